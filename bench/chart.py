@@ -1,0 +1,150 @@
+"""The chart for the README: medians of one test file, as bars on a logarithmic axis."""
+
+import math
+from xml.sax.saxutils import escape
+
+WIDTH = 900
+MARGIN = 24
+GAP = 28
+PANEL = (WIDTH - 2 * MARGIN - GAP) / 2
+LABEL = 158
+VALUE = 92
+BARS = PANEL - LABEL - VALUE
+ROW = 21
+BAR = 13
+HEAD = 62
+PANEL_HEAD = 30
+AXIS = 30
+FOOT = 26
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+# The card has a ground of its own: a picture on a page follows the system's mode and not the
+# page's, so text without a ground would vanish on pages that differ from the system.
+STYLE = """
+    .ground { fill: #ffffff; stroke: #d5dae0 }
+    text { font: 12px system-ui, "Segoe UI", Helvetica, Arial, sans-serif; fill: #24292f }
+    .title { font-size: 17px; font-weight: 600 }
+    .panel { font-size: 13px; font-weight: 600 }
+    .faint { fill: #656d76; font-size: 11px }
+    .ours { font-weight: 600 }
+    .grid { stroke: #e4e8ec }
+    .bar-plain { fill: #8c959f } .bar-ours { fill: #0f766e } .bar-peer { fill: #c9b27c }
+    @media (prefers-color-scheme: dark) {
+      .ground { fill: #151b23; stroke: #30363d }
+      text { fill: #e6edf3 }
+      .faint { fill: #9198a1 }
+      .grid { stroke: #2a313b }
+      .bar-plain { fill: #6e7781 } .bar-ours { fill: #2dd4bf } .bar-peer { fill: #8f7a45 }
+    }
+"""
+
+
+def kind_of(name):
+    if name in ("warm", "first"):
+        return "ours"
+    return "plain" if name.startswith("plain") else "peer"
+
+
+def steps(low, high):
+    """1, 3, 10, 30 … from below `low` to above `high`."""
+    found, decade = [], 10 ** math.floor(math.log10(low))
+    while True:
+        for factor in (1, 3):
+            step = decade * factor
+            if step <= low:
+                found = [step]
+            else:
+                found.append(step)
+                if step >= high:
+                    return found
+        decade *= 10
+
+
+def draw(result, titles, order):
+    panels = []
+    for project in order:
+        found = result["projects"].get(project.name)
+        if found:
+            rows = [
+                (name, title, found["selections"]["one"][name])
+                for name, title in titles
+                if "median_ms" in found["selections"]["one"].get(name, {})
+            ]
+            panels.append((project, rows))
+    medians = [figures["median_ms"] for _, rows in panels for _, _, figures in rows]
+    # The shortest bar must still be seen.
+    axis = steps(min(medians) / 1.6, max(medians))
+
+    lines, height = [], HEAD
+    for first in range(0, len(panels), 2):
+        pair = panels[first : first + 2]
+        tall = max(len(rows) for _, rows in pair) * ROW
+        for column, (project, rows) in enumerate(pair):
+            x = MARGIN + column * (PANEL + GAP)
+            lines += draw_panel(x, height, project, rows, axis, tall)
+        height += PANEL_HEAD + tall + AXIS
+    height += FOOT
+    machine = result["machine"]
+    kind = "how many times faster than pytest in the same round"
+    footer = (
+        f"medians of {result['rounds']} interleaved rounds, logarithmic axis; {TIMES}: {kind} · "
+        f"Python {machine['python']}, "
+        f"{machine['cpus']} CPUs, {machine['day']}"
+    )
+    size = f'width="{WIDTH}" height="{height:.0f}" viewBox="0 0 {WIDTH} {height:.0f}"'
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-label="Benchmark">',
+            f"  <style>{STYLE}  </style>",
+            '  <rect class="ground" x=".5" y=".5" rx="8" '
+            f'width="{WIDTH - 1}" height="{height - 1:.0f}"/>',
+            text(MARGIN, 34, "One test file, in milliseconds (shorter is better)", "title"),
+            *lines,
+            text(MARGIN, height - 16, footer, "faint"),
+            "</svg>",
+            "",
+        ]
+    )
+
+
+def draw_panel(x, y, project, rows, axis, tall):
+    left, right = math.log(axis[0]), math.log(axis[-1])
+    start = x + LABEL
+
+    def place(value):
+        return start + BARS * (math.log(value) - left) / (right - left)
+
+    lines = [text(x, y + 12, f"{project.name}: {project.title}", "panel")]
+    top = y + PANEL_HEAD - 8
+    for step in axis:
+        at = place(step)
+        lines.append(
+            f'  <line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{top}" y2="{top + tall}"/>'
+        )
+        lines.append(text(at, top + tall + 14, f"{step:,}", "faint", "middle"))
+    for number, (name, title, figures) in enumerate(rows):
+        kind, middle = kind_of(name), top + number * ROW + ROW / 2
+        value = figures["median_ms"]
+        said = f"{value:,.0f} ms"
+        if figures.get("base") == "plain" and figures.get("times_faster"):
+            said += f" · {short_times(figures['times_faster'])}"
+        emphasis = "ours" if name == "warm" else ""
+        lines.append(text(start - 8, middle + 4, title, emphasis, "end"))
+        width = max(place(value) - start, 1)
+        lines.append(
+            f'  <rect class="bar-{kind}" x="{start}" y="{middle - BAR / 2:.1f}" '
+            f'width="{width:.1f}" height="{BAR}" rx="2"/>'
+        )
+        lines.append(text(start + BARS + 8, middle + 4, said, emphasis))
+    return lines
+
+
+def short_times(value):
+    return f"{value:.0f}{TIMES}" if value >= 10 else f"{value:.1f}{TIMES}"
+
+
+def text(x, y, content, kind="", anchor=""):
+    attributes = f' class="{kind}"' if kind else ""
+    attributes += f' text-anchor="{anchor}"' if anchor else ""
+    return f'  <text x="{x:.1f}" y="{y:.1f}"{attributes}>{escape(content)}</text>'

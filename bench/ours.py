@@ -1,0 +1,105 @@
+"""Pyseidon's own two runners: warm, and the first run of a project whose daemon is not there."""
+
+import json
+import subprocess
+import time
+
+from environments import Unavailable
+from runners import Plain
+
+# From a run's end until the daemon counts it, and from a first run until a checkpoint stands.
+NOTED_LIMIT = 2.0
+BUILT_LIMIT = 60.0
+PAUSE = 0.02
+
+
+class Warm(Plain):
+    name = "warm"
+    title = "pyseidon-test"
+
+    def __init__(self, bench, project):
+        super().__init__(bench, project)
+        self.seen = 0
+
+    def environment(self):
+        return {
+            **super().environment(),
+            # It must be said, or `CI` in the environment would mean plain pytest.
+            "PYSEIDON": "1",
+            # Neither the daemons nor the learned things of whoever runs the benchmark.
+            "XDG_RUNTIME_DIR": str(self.bench.scratch),
+            "XDG_CACHE_HOME": str(self.bench.scratch / "cache"),
+        }
+
+    def command(self, arguments):
+        return [self.venv / "bin" / "pyseidon-test", *arguments]
+
+    def start(self, arguments):
+        """Runs until the deepest kind of checkpoint has served, or the time for it is over."""
+        if not arguments:
+            return
+        deadline, run = time.monotonic() + BUILT_LIMIT, None
+        while time.monotonic() < deadline:
+            self.bench.once(self, arguments)
+            run = self.after_run()
+            if run and run["checkpoint"] == "P0":
+                return
+            # The next checkpoint is built in the background.
+            time.sleep(0.5)
+        why = run and run["why"]
+        self.bench.log(f"  {self.name}: no P0 has served: {why or 'no daemon'}")
+
+    def after_run(self):
+        """The daemon's account of the run that has just ended."""
+        deadline = time.monotonic() + NOTED_LIMIT
+        while time.monotonic() < deadline:
+            run = next(reversed(self.records()), None)
+            # Our own process has been reaped, so a plain run is over whatever the record says.
+            if run and run["id"] > self.seen and (run["parts"] or not run["checkpoint"]):
+                self.seen = run["id"]
+                return {
+                    "checkpoint": run["checkpoint"] or "plain",
+                    "why": run["why"],
+                    "exit": run["exit"],
+                    "seconds": run["parts"],
+                }
+            time.sleep(PAUSE)
+        return None
+
+    def records(self):
+        done = self.daemon("status", "--json")
+        if done.returncode:
+            return []
+        documents = json.loads(done.stdout)
+        return documents[0]["runs"] if documents else []
+
+    def daemon(self, *arguments):
+        return subprocess.run(
+            [self.venv / "bin" / "pyseidon-daemon", *arguments],
+            cwd=self.cwd,
+            env=self.environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def stop(self):
+        self.seen = 0
+        done = self.daemon("stop")
+        if done.returncode:
+            raise Unavailable(f"`pyseidon-daemon stop` failed: {done.stderr.strip()}")
+
+
+class First(Warm):
+    """Its daemon is stopped after each run: every run is the first."""
+
+    name = "first"
+    title = "pyseidon-test, first run"
+    note = "The daemon is stopped before, so the run starts it and is plain pytest itself."
+
+    def start(self, arguments):
+        pass
+
+    def after_run(self):
+        self.stop()

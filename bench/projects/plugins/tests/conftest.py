@@ -1,0 +1,6 @@
+import pytest
+
+
+@pytest.fixture
+def customer(faker):
+    return {"name": faker.name(), "mail": faker.email()}

@@ -1,0 +1,5 @@
+from app.service import mode
+
+
+def test_mode():
+    assert mode() == "test"

@@ -1,0 +1,15 @@
+"""Pyseidon: pytest from warm processes, with the same answer.
+
+The commands are `pyseidon-test` (in place of `pytest`) and `pyseidon-daemon` (looks after what
+runs in the background). This package is the Python half of a zygote; it is never imported in a
+test run, unless by the tests themselves.
+
+- `boot`: starts a zygote and runs the `pytest` script in it
+- `park`: where a zygote parks, and what its children go on with
+- `worker`: makes a forked child the process that the caller would have started
+- `adopt`: lets a child parked inside pytest go on with the caller's arguments
+- `observe`: what a zygote read on its way
+- `refresh`: what a child must draw anew
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,55 @@
+"""Starts a zygote: run by the daemon as `python boot.py CONTROL SCRIPT`.
+
+The process then runs the `pytest` script just as `python SCRIPT` would, with nothing of ours in
+`sys.modules`, in `sys.path` or on the stack, until a trap that was set here makes it park.
+"""
+
+import sys
+
+
+def load():
+    """Imports the package's modules and takes them out of `sys.modules` again.
+
+    Returns them by name. Modules of the standard library that they needed go too: plain pytest
+    will import them in its own order.
+    """
+    import os
+
+    before = set(sys.modules)
+    finders = set(sys.path_importer_cache)
+    here = os.path.dirname(os.path.abspath(__file__))
+    if not getattr(sys.flags, "safe_path", False):
+        del sys.path[0]
+    sys.path.insert(0, os.path.dirname(here))
+    import pyseidon._zygote
+    import pyseidon.adopt
+    import pyseidon.observe
+    import pyseidon.park
+    import pyseidon.refresh
+    import pyseidon.worker
+
+    del sys.path[0]
+    loaded = {
+        name.partition(".")[2]: sys.modules[name] for name in sys.modules if name.startswith("pyseidon.")
+    }
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+    for path in set(sys.path_importer_cache) - finders:
+        del sys.path_importer_cache[path]
+    return loaded
+
+
+def main():
+    """Never returns: a child of this process goes on, see `launch` in the extension."""
+    control, script = int(sys.argv[1]), sys.argv[2]
+    write_bytecode = not sys.dont_write_bytecode
+    # A zygote writes no byte code: written between two quick edits, it could make even plain
+    # pytest stale.
+    sys.dont_write_bytecode = True
+    modules = load()
+    park = modules["park"]
+    modules["_zygote"].launch(lambda: park.begin(control, script, write_bytecode))
+
+
+if __name__ == "__main__":
+    main()

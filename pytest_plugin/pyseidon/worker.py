@@ -1,0 +1,140 @@
+"""Makes a forked child the process that the caller would have started: Python's own state.
+
+(What the kernel keeps of a process is set before, by the extension.) The order of things is that
+of an interpreter's start where that can be told apart.
+"""
+
+import io
+import os
+import sys
+import time
+
+import _signal
+import posix
+
+from pyseidon import refresh
+
+
+class Start:
+    """What a process remembers of its start."""
+
+    write_bytecode = True
+    # `(encoding, errors)` of stdin, stdout, stderr as the interpreter chose them.
+    streams = ()
+    # False if streams were asked to be unbuffered.
+    buffered = True
+    # The interpreter as called, with its options.
+    interpreter = ()
+    script = ""
+    # `(name, value)` pairs that were put into the environment since, None for removed ones.
+    environment = ()
+
+
+START = Start()
+
+
+def become(order):
+    """Takes over environment, arguments, streams and signals from `order`."""
+    set_environment(order.env)
+    set_arguments(order.argv)
+    set_streams()
+    set_ignored(order.ignored)
+    sys.dont_write_bytecode = not START.write_bytecode
+    time.tzset()
+    refresh.refresh()
+
+
+def become_template(order):
+    """Takes over what a deeper zygote's build depends on."""
+    set_environment(order.env)
+    set_arguments(order.argv)
+    time.tzset()
+
+
+def set_environment(entries):
+    """Fills `os.environ` as `os` does at its import: the first of a name wins.
+
+    C code's environment has been replaced already.
+    """
+    data = os.environ._data
+    data.clear()
+    for entry in entries:
+        name, separator, value = entry.partition(b"=")
+        if separator:
+            data.setdefault(name, value)
+    for name, value in START.environment:
+        if value is None:
+            data.pop(name, None)
+            posix.unsetenv(name)
+        else:
+            data[name] = value
+            posix.putenv(name, value)
+
+
+def difference(entries):
+    """What this process has changed in an environment that began as `entries`."""
+    before = {}
+    for entry in entries:
+        name, separator, value = entry.partition(b"=")
+        if separator:
+            before.setdefault(name, value)
+    after = os.environ._data
+    changed = [(name, value) for name, value in after.items() if before.get(name) != value]
+    return changed + [(name, None) for name in before if name not in after]
+
+
+def set_arguments(argv):
+    """Arguments after the script."""
+    argv = [os.fsdecode(arg) for arg in argv]
+    sys.argv[1:] = argv
+    set_orig_argv(argv)
+
+
+def set_orig_argv(argv):
+    """`sys.orig_argv` (Python 3.10 and later): the whole command line."""
+    if hasattr(sys, "orig_argv"):
+        sys.orig_argv[:] = [*START.interpreter, START.script, *argv]
+
+
+def set_streams():
+    """Standard streams as `create_stdio` of CPython's `pylifecycle.c` makes them."""
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        stream = make_stream(fd, name, mode)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
+
+
+def make_stream(fd, name, mode):
+    """The text stream for a standard descriptor, or None where that is closed."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return None
+    buffered = START.buffered
+    writing = mode == "w"
+    buffering = 0 if writing and not buffered else -1
+    buffer = io.open(fd, mode + "b", buffering, closefd=False)
+    raw = buffer.raw if buffering else buffer
+    raw.name = f"<{name}>"
+    encoding, errors = START.streams[fd]
+    stream = io.TextIOWrapper(
+        buffer,
+        encoding=encoding,
+        errors=errors,
+        newline="\n",
+        line_buffering=buffered and (raw.isatty() or fd == 2),
+        write_through=not buffered,
+    )
+    stream.mode = mode
+    return stream
+
+
+def set_ignored(ignored):
+    """Signals that the caller ignores; for Python's own table too."""
+    for number in range(1, 65):
+        if ignored & 1 << number - 1 and number not in (_signal.SIGKILL, _signal.SIGSTOP):
+            try:
+                _signal.signal(number, _signal.SIG_IGN)
+            except (OSError, ValueError):
+                # Two real-time signals belong to the C library.
+                pass

@@ -1,0 +1,136 @@
+//! Which checkpoint a run gets: the decision alone, without the tables it is made from.
+//!
+//! A prepared checkpoint (P0) that has accepted a run of this shape comes first, the most recently
+//! used of them; then at most one whose answer is not known, because a refusal costs a fork; then
+//! the Z0. Whatever is offered has passed the check of its trace.
+
+use super::supervisor::ZygoteId;
+use crate::trace::Mismatch;
+
+/// What a P0 is known to say to a shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Answer {
+    Accepts,
+    Unknown,
+    Refuses,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Candidate {
+    pub(super) id: ZygoteId,
+    pub(super) answer: Answer,
+    /// Larger is more recent.
+    pub(super) used: u64,
+}
+
+/// The choice, and what was found out on the way.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Choice {
+    pub(super) zygote: Option<ZygoteId>,
+    /// Checkpoints that stand for no run any more, and why.
+    pub(super) stale: Vec<(ZygoteId, String)>,
+    /// Why those that were passed over do not stand for this run.
+    pub(super) passed: Vec<String>,
+}
+
+/// `guesses` says how many checkpoints of unknown answer may still be tried for this run.
+pub(super) fn choose(
+    z0: Option<ZygoteId>,
+    mut prepared: Vec<Candidate>,
+    mut guesses: usize,
+    mut check: impl FnMut(ZygoteId) -> Result<(), Mismatch>,
+) -> Choice {
+    prepared.retain(|c| c.answer != Answer::Refuses);
+    prepared.sort_by_key(|c| (c.answer, std::cmp::Reverse(c.used)));
+    let mut choice = Choice::default();
+    let offers = prepared
+        .into_iter()
+        .map(|c| (c.id, c.answer))
+        .chain(z0.map(|id| (id, Answer::Accepts)));
+    for (id, answer) in offers {
+        if answer == Answer::Unknown && guesses == 0 {
+            continue;
+        }
+        match check(id) {
+            Ok(()) => {
+                choice.zygote = Some(id);
+                break;
+            }
+            Err(Mismatch::Stale(why)) => choice.stale.push((id, why)),
+            Err(Mismatch::Other(why)) => choice.passed.push(why),
+        }
+        if answer == Answer::Unknown {
+            guesses -= 1;
+        }
+    }
+    choice
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const Z0: ZygoteId = ZygoteId(1);
+
+    fn p0(id: u64, answer: Answer, used: u64) -> Candidate {
+        Candidate {
+            id: ZygoteId(id),
+            answer,
+            used,
+        }
+    }
+
+    fn fits(_: ZygoteId) -> Result<(), Mismatch> {
+        Ok(())
+    }
+
+    #[test]
+    fn the_most_recent_that_accepts_comes_first() {
+        let prepared = vec![
+            p0(2, Answer::Accepts, 1),
+            p0(3, Answer::Accepts, 5),
+            p0(4, Answer::Unknown, 9),
+        ];
+        assert_eq!(choose(Some(Z0), prepared, 1, fits).zygote, Some(ZygoteId(3)));
+    }
+
+    #[test]
+    fn one_guess_is_made_then_z0_serves() {
+        let prepared = || vec![p0(2, Answer::Unknown, 1), p0(3, Answer::Unknown, 2)];
+        assert_eq!(choose(Some(Z0), prepared(), 1, fits).zygote, Some(ZygoteId(3)));
+        assert_eq!(choose(Some(Z0), prepared(), 0, fits).zygote, Some(Z0));
+        let choice = choose(Some(Z0), prepared(), 1, |id| match id {
+            ZygoteId(3) => Err(Mismatch::Other("differs".into())),
+            _ => Ok(()),
+        });
+        assert_eq!(choice.zygote, Some(Z0));
+        assert_eq!(choice.passed, ["differs"]);
+    }
+
+    #[test]
+    fn what_refused_is_not_asked_again() {
+        let choice = choose(Some(Z0), vec![p0(2, Answer::Refuses, 1)], 1, |id| {
+            assert_eq!(id, Z0);
+            Ok(())
+        });
+        assert_eq!(choice.zygote, Some(Z0));
+    }
+
+    #[test]
+    fn a_stale_checkpoint_is_named_and_never_chosen() {
+        let choice = choose(Some(Z0), vec![p0(2, Answer::Accepts, 1)], 1, |id| {
+            Err(Mismatch::Stale(format!("input of {}", id.0)))
+        });
+        assert_eq!(choice.zygote, None);
+        assert_eq!(
+            choice.stale,
+            [(ZygoteId(2), "input of 2".into()), (Z0, "input of 1".into())]
+        );
+    }
+
+    #[test]
+    fn without_a_z0_a_prepared_checkpoint_may_still_serve() {
+        let choice = choose(None, vec![p0(2, Answer::Accepts, 1)], 0, fits);
+        assert_eq!(choice.zygote, Some(ZygoteId(2)));
+    }
+}

@@ -1,0 +1,254 @@
+//! A root: all checkpoints that stand for runs of one [`RootKey`], what is known of the runs it
+//! serves, and what is to be built next.
+//!
+//! A root has a *generation* of checkpoints that serves, and at times a second one that is being
+//! built beside it and takes over when it is as good. So there is no moment without a checkpoint
+//! because of a replacement.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::shape::{RootKey, Shape};
+use super::supervisor::{Failure, ZygoteId};
+use crate::protocol::Run;
+
+/// Each distinct set of early options or directory is a shape; people use two or three.
+const SHAPES: usize = 8;
+
+/// Something to be done in the background when it disturbs nobody.
+#[derive(Debug, Clone)]
+pub(super) struct Want {
+    pub(super) why: String,
+    not_before: Instant,
+    /// How long all has to have been quiet.
+    pause: Duration,
+    /// Then it is done in spite of running tests.
+    latest: Instant,
+}
+
+impl Want {
+    pub(super) fn new(why: &str, now: Instant, pause: Duration, patience: Duration) -> Self {
+        Self {
+            why: why.to_owned(),
+            not_before: now,
+            pause,
+            latest: now + patience,
+        }
+    }
+
+    pub(super) fn after(mut self, delay: Duration) -> Self {
+        self.not_before += delay;
+        self.latest += delay;
+        self
+    }
+
+    /// When to do it. `quiet_since`: when the last run ended, if none is under way.
+    pub(super) fn due(&self, quiet_since: Option<Instant>) -> Instant {
+        match quiet_since {
+            Some(since) => (since + self.pause).max(self.not_before).min(self.latest),
+            None => self.latest,
+        }
+    }
+
+    /// The same wish came up again: wait for quiet anew, but not for ever.
+    pub(super) fn renew(&mut self, now: Instant) {
+        self.not_before = self.not_before.max(now + self.pause);
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Generation {
+    pub(super) z0: ZygoteId,
+    pub(super) prepared: Vec<ZygoteId>,
+    pub(super) born: Instant,
+    pub(super) served: u32,
+}
+
+impl Generation {
+    pub(super) fn new(z0: ZygoteId, now: Instant) -> Self {
+        Self {
+            z0,
+            prepared: Vec::new(),
+            born: now,
+            served: 0,
+        }
+    }
+
+    pub(super) fn members(&self) -> impl Iterator<Item = ZygoteId> + '_ {
+        std::iter::once(self.z0).chain(self.prepared.iter().copied())
+    }
+
+    pub(super) fn has(&self, id: ZygoteId) -> bool {
+        self.members().any(|member| member == id)
+    }
+}
+
+/// What is known of the runs of one shape.
+#[derive(Debug)]
+pub(super) struct ShapeRecord {
+    /// The latest of them.
+    pub(super) run: Box<Run>,
+    pub(super) uses: u32,
+    /// The number of the latest.
+    pub(super) last: u64,
+    pub(super) grow: Option<Want>,
+    /// Checkpoints grown for it that never served anybody.
+    pub(super) wasted: u32,
+    pub(super) failure: Option<Failure>,
+    /// The plugin up to which a checkpoint can be grown, if not all the way.
+    pub(super) before: Option<String>,
+}
+
+#[derive(Debug)]
+pub(super) struct Root {
+    pub(super) key: RootKey,
+    /// The latest run: a Z0 starts as it did.
+    pub(super) template: Box<Run>,
+    pub(super) current: Option<Generation>,
+    pub(super) next: Option<Generation>,
+    pub(super) build: Option<Want>,
+    pub(super) failure: Option<Failure>,
+    /// How long to wait after an input changed while it was read.
+    pub(super) backoff: Duration,
+    pub(super) shapes: BTreeMap<Shape, ShapeRecord>,
+    /// The number of the last run: what least recently used goes by.
+    pub(super) used: u64,
+    /// A replacement that failed is not tried again before.
+    pub(super) no_rotation_before: Instant,
+    /// Z0s that were built, for `status`.
+    pub(super) builds: u32,
+}
+
+/// An input that changes while it is read is being written at this moment; a second later it
+/// mostly is not. What changes for ever must not keep a processor busy.
+pub(super) const FIRST_BACKOFF: Duration = Duration::from_secs(1);
+pub(super) const LAST_BACKOFF: Duration = Duration::from_secs(30);
+
+impl Root {
+    pub(super) fn new(key: RootKey, template: Box<Run>, now: Instant) -> Self {
+        Self {
+            key,
+            template,
+            current: None,
+            next: None,
+            build: None,
+            failure: None,
+            backoff: FIRST_BACKOFF,
+            shapes: BTreeMap::new(),
+            used: 0,
+            no_rotation_before: now,
+            builds: 0,
+        }
+    }
+
+    pub(super) fn generations(&self) -> impl Iterator<Item = &Generation> {
+        self.current.iter().chain(&self.next)
+    }
+
+    pub(super) fn generation_of(&mut self, id: ZygoteId) -> Option<&mut Generation> {
+        self.current
+            .iter_mut()
+            .chain(&mut self.next)
+            .find(|generation| generation.has(id))
+    }
+
+    /// Remembers a run: the next checkpoints are built as it was started.
+    pub(super) fn remember(&mut self, shape: &Shape, run: &Run, number: u64) {
+        self.used = number;
+        *self.template = run.clone();
+        let record = self.shapes.entry(shape.clone()).or_insert_with(|| ShapeRecord {
+            run: self.template.clone(),
+            uses: 0,
+            last: 0,
+            grow: None,
+            wasted: 0,
+            failure: None,
+            before: None,
+        });
+        record.run = self.template.clone();
+        record.uses += 1;
+        record.last = number;
+        while self.shapes.len() > SHAPES {
+            let oldest = self.shapes.iter().min_by_key(|(_, record)| record.last);
+            let oldest = oldest.expect("there are more than a few").0.clone();
+            self.shapes.remove(&oldest);
+        }
+    }
+
+    pub(super) fn most_used_shape(&self) -> Option<Shape> {
+        let most = self.shapes.iter().max_by_key(|(_, record)| (record.uses, record.last));
+        most.map(|(shape, _)| shape.clone())
+    }
+
+    /// Asks for a build; a wish that is there already is put off while changes go on.
+    pub(super) fn want_build(&mut self, want: Want, now: Instant) {
+        match &mut self.build {
+            Some(there) => there.renew(now),
+            None => self.build = Some(want),
+        }
+    }
+
+    pub(super) fn lengthen_backoff(&mut self) -> Duration {
+        let delay = self.backoff;
+        self.backoff = (delay * 2).min(LAST_BACKOFF);
+        delay
+    }
+
+    /// What failed or was useless before may go well now.
+    pub(super) fn forgive(&mut self) {
+        for record in self.shapes.values_mut() {
+            record.failure = None;
+            record.wasted = 0;
+            record.before = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::testing::run;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_want_waits_for_quiet_but_not_for_ever() {
+        let now = Instant::now();
+        let want = Want::new("x", now, 200 * MS, 10_000 * MS);
+        assert_eq!(want.due(None), now + 10_000 * MS);
+        assert_eq!(want.due(Some(now + 50 * MS)), now + 250 * MS);
+        assert_eq!(want.due(Some(now - 5_000 * MS)), now);
+        assert_eq!(want.due(Some(now + 60_000 * MS)), now + 10_000 * MS);
+    }
+
+    #[test]
+    fn a_want_that_is_renewed_waits_again() {
+        let now = Instant::now();
+        let mut want = Want::new("x", now, 200 * MS, 1_000 * MS);
+        want.renew(now + 100 * MS);
+        assert_eq!(want.due(Some(now - 5_000 * MS)), now + 300 * MS);
+        want.renew(now + 5_000 * MS);
+        assert_eq!(want.due(Some(now - 5_000 * MS)), now + 1_000 * MS);
+    }
+
+    #[test]
+    fn few_shapes_are_kept_and_the_most_used_is_known() {
+        let mut root = Root::new(RootKey::of(&run()), Box::new(run()), Instant::now());
+        for number in 0..20u64 {
+            let mut run = run();
+            run.cwd = format!("/{}", if number % 2 == 0 { 0 } else { number }).into_bytes();
+            root.remember(&Shape::of(&run), &run, number);
+        }
+        assert_eq!(root.shapes.len(), SHAPES);
+        let most = root.most_used_shape().unwrap();
+        assert_eq!(root.shapes[&most].uses, 10);
+        assert_eq!(root.template.cwd, b"/19");
+    }
+
+    #[test]
+    fn the_back_off_doubles_up_to_its_limit() {
+        let mut root = Root::new(RootKey::of(&run()), Box::new(run()), Instant::now());
+        let delays: Vec<_> = (0..7).map(|_| root.lengthen_backoff().as_secs()).collect();
+        assert_eq!(delays, [1, 2, 4, 8, 16, 30, 30]);
+    }
+}

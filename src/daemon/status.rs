@@ -1,0 +1,346 @@
+//! All that the daemon knows as a document for tools, and the same for people.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use console::Style;
+use serde::{Deserialize, Serialize};
+
+use super::dispatcher::{Dispatcher, wall_clock};
+use super::root::{Generation, Root};
+use super::runs::Record;
+use super::supervisor::{Level, State, Zygote};
+use crate::protocol::ExitPath;
+
+/// Changes when a field goes or gets another meaning; new fields do not count.
+const VERSION: u32 = 1;
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Document {
+    version: u32,
+    project: PathBuf,
+    script: PathBuf,
+    python: PathBuf,
+    pid: u32,
+    pss_kib: Option<u64>,
+    uptime_seconds: f64,
+    idle_timeout_seconds: f64,
+    key: String,
+    build: String,
+    socket: PathBuf,
+    log: Option<PathBuf>,
+    /// Command lines of which it is known what they import.
+    recordings: usize,
+    roots: Vec<RootStatus>,
+    runs: Vec<Record>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct RootStatus {
+    id: String,
+    /// `ready`, `building`, `failed` or `waiting`.
+    state: String,
+    why: Option<String>,
+    /// What a failed start printed.
+    output: Option<String>,
+    runs_with_this_hash_seed: u32,
+    processes: Vec<ProcessStatus>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct ProcessStatus {
+    /// `Z0` or `P0`.
+    level: String,
+    pid: Option<i32>,
+    /// `starting`, `ready`, `replacement` or `leaving`.
+    state: String,
+    /// Why it leaves.
+    why: Option<String>,
+    /// Proportional set size: shared pages count by the share.
+    pss_kib: Option<u64>,
+    holds: String,
+    /// Why it is not deeper.
+    shallow: Option<String>,
+    /// For what runs it was grown.
+    shape: Option<String>,
+    served: u32,
+    running: usize,
+    build_seconds: f64,
+    age_seconds: f64,
+    traced_files: usize,
+    traced_directories: usize,
+}
+
+impl Dispatcher {
+    /// The document, as JSON.
+    pub(super) fn document(&self, now: Instant) -> String {
+        let identity = &self.identity;
+        let document = Document {
+            version: VERSION,
+            project: identity.root.clone(),
+            script: identity.script.clone(),
+            python: identity.python.clone(),
+            pid: std::process::id(),
+            pss_kib: pss_kib(std::process::id() as i32),
+            uptime_seconds: now.saturating_duration_since(self.born).as_secs_f64(),
+            idle_timeout_seconds: identity.idle_timeout.as_secs_f64(),
+            key: identity.key.clone(),
+            build: identity.build.clone(),
+            socket: identity.socket.clone(),
+            log: identity.log.clone(),
+            recordings: self.learned.recordings().len(),
+            roots: self.roots.iter().map(|root| self.root_status(root, now)).collect(),
+            runs: self.history.records().cloned().collect(),
+        };
+        serde_json::to_string(&document).expect("it holds text and numbers only")
+    }
+
+    fn root_status(&self, root: &Root, now: Instant) -> RootStatus {
+        let (state, why) = if root.current.is_some() {
+            ("ready", None)
+        } else if root.next.is_some() {
+            ("building", None)
+        } else if let Some(failure) = &root.failure {
+            ("failed", Some(failure.reason.clone()))
+        } else {
+            ("waiting", root.build.as_ref().map(|want| want.why.clone()))
+        };
+        let has = |generation: &Option<Generation>, zygote: &Zygote| {
+            generation.as_ref().is_some_and(|g| g.has(zygote.id))
+        };
+        let processes = self
+            .zygotes
+            .values()
+            .filter(|zygote| zygote.root == root.key)
+            .map(|zygote| {
+                let state = match &zygote.state {
+                    State::Starting => "starting",
+                    State::Ready if has(&root.next, zygote) => "replacement",
+                    State::Ready => "ready",
+                    State::Leaving(_) => "leaving",
+                };
+                process_status(zygote, state, now)
+            })
+            .collect();
+        RootStatus {
+            id: root.key.short(),
+            state: state.to_owned(),
+            why,
+            output: root.failure.as_ref().map(|failure| failure.output.clone()),
+            runs_with_this_hash_seed: root.current.as_ref().map_or(0, |g| g.served),
+            processes,
+        }
+    }
+}
+
+fn process_status(zygote: &Zygote, state: &str, now: Instant) -> ProcessStatus {
+    ProcessStatus {
+        level: zygote.name().to_owned(),
+        pid: zygote.pid,
+        state: state.to_owned(),
+        why: match &zygote.state {
+            State::Leaving(why) => Some(why.clone()),
+            State::Starting | State::Ready => None,
+        },
+        pss_kib: zygote.pid.and_then(pss_kib),
+        holds: zygote.holds.clone(),
+        shallow: zygote.shallow.clone(),
+        shape: match &zygote.level {
+            Level::Z0 => None,
+            Level::P0(shape) => Some(shape.describe()),
+        },
+        served: zygote.served,
+        running: zygote.runs.len(),
+        build_seconds: zygote.build_seconds,
+        age_seconds: now.saturating_duration_since(zygote.started).as_secs_f64(),
+        traced_files: zygote.trace.files.len(),
+        traced_directories: zygote.trace.dirs.len(),
+    }
+}
+
+fn pss_kib(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+impl Document {
+    /// For people. `colour`: the output is a terminal that shows it.
+    pub(super) fn render(&self, colour: bool) -> String {
+        let style = |style: Style| style.force_styling(colour);
+        let bold = style(Style::new().bold());
+        let dim = style(Style::new().dim());
+        let mut text = String::new();
+        let out = &mut text;
+        // Writing to a `String` cannot fail.
+        let _ = writeln!(out, "{}", bold.apply_to(self.project.display()));
+        let _ = writeln!(out, "  python   {}", self.python.display());
+        let _ = writeln!(
+            out,
+            "  daemon   pid {}, {}, up {}; leaves after {} without a run",
+            self.pid,
+            memory(self.pss_kib),
+            span(self.uptime_seconds),
+            span(self.idle_timeout_seconds),
+        );
+        if let Some(log) = &self.log {
+            let _ = writeln!(out, "  log      {}", log.display());
+        }
+        for root in &self.roots {
+            root.render(out, &dim, colour);
+        }
+        if !self.runs.is_empty() {
+            let _ = writeln!(out, "\n  last runs");
+        }
+        let now = wall_clock();
+        for run in self.runs.iter().rev() {
+            render_run(run, out, now, &dim);
+        }
+        text
+    }
+}
+
+impl RootStatus {
+    fn render(&self, out: &mut String, dim: &Style, colour: bool) {
+        let shade = match self.state.as_str() {
+            "ready" => Style::new().green(),
+            "failed" => Style::new().red(),
+            _ => Style::new().yellow(),
+        };
+        let state = shade.force_styling(colour).apply_to(&self.state);
+        let why = self.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        let _ = writeln!(out, "\n  root {}  {state}{why}", dim.apply_to(&self.id));
+        for line in self.output.iter().flat_map(|output| output.lines()) {
+            let _ = writeln!(out, "    {}", dim.apply_to(line));
+        }
+        for process in &self.processes {
+            let pid = process.pid.map_or_else(|| "-".into(), |pid| pid.to_string());
+            let _ = writeln!(
+                out,
+                "    {}  pid {pid:<8}{:>10}  {:<11}  {} runs  {}",
+                process.level,
+                memory(process.pss_kib),
+                process.state,
+                process.served,
+                process.holds
+            );
+            for (label, value) in [
+                ("for", &process.shape),
+                ("not deeper", &process.shallow),
+                ("leaves", &process.why),
+            ] {
+                if let Some(value) = value {
+                    let _ = writeln!(out, "        {}", dim.apply_to(format!("{label}: {value}")));
+                }
+            }
+        }
+    }
+}
+
+fn render_run(run: &Record, out: &mut String, now: f64, dim: &Style) {
+    let how = match &run.checkpoint {
+        Some(level) => format!("warm {level}"),
+        None => "plain".into(),
+    };
+    let seconds = run.seconds.map_or_else(|| "-".into(), |s| format!("{s:.2} s"));
+    let _ = write!(
+        out,
+        "    {:>12}  {how:<7}  {seconds:>9}  {:<18}  {}",
+        format!("{} ago", span((now - run.started).max(0.0))),
+        end(run),
+        run.argv.join(" "),
+    );
+    if let Some(why) = &run.why {
+        let _ = write!(out, "  {}", dim.apply_to(format!("({why})")));
+    }
+    let _ = writeln!(out);
+}
+
+/// How a run ended, in a few words.
+fn end(run: &Record) -> String {
+    let Some(status) = run.status else {
+        return match (&run.checkpoint, run.seconds) {
+            (Some(_), None) if run.why.as_deref() != Some("its zygote died") => "running".into(),
+            _ => String::new(),
+        };
+    };
+    let status = if libc::WIFSIGNALED(status) {
+        format!("signal {}", libc::WTERMSIG(status))
+    } else {
+        format!("exit {}", libc::WEXITSTATUS(status))
+    };
+    match run.exit {
+        Some(ExitPath::Short) => format!("{status}, short exit"),
+        Some(ExitPath::Full) => format!("{status}, full exit"),
+        Some(ExitPath::Abrupt) | None => status,
+    }
+}
+
+fn memory(kib: Option<u64>) -> String {
+    kib.map_or_else(
+        || "-".into(),
+        |kib| format!("{:.1} MiB", kib as f64 / 1024.0),
+    )
+}
+
+/// A span of time with the precision that people care about.
+fn span(seconds: f64) -> String {
+    match seconds as u64 {
+        s @ 0..60 => format!("{s} s"),
+        s @ 60..3600 => format!("{} min", s / 60),
+        s => format!("{} h {} min", s / 3600, s % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        Record {
+            id: 1,
+            argv: vec!["tests/a.py".into(), "-x".into()],
+            cwd: "/p".into(),
+            started: wall_clock(),
+            seconds: Some(0.25),
+            checkpoint: Some("P0".into()),
+            why: None,
+            pid: Some(2),
+            status: Some(256),
+            exit: Some(ExitPath::Short),
+            parts: Some([0.001, 0.2, 0.001]),
+        }
+    }
+
+    #[test]
+    fn a_run_is_told_in_one_line() {
+        let mut text = String::new();
+        let dim = Style::new().force_styling(false);
+        render_run(&record(), &mut text, wall_clock(), &dim);
+        for part in ["warm P0", "0.25 s", "exit 1, short exit", "tests/a.py -x"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+        assert_eq!(text.lines().count(), 1);
+    }
+
+    #[test]
+    fn death_by_signal_is_told() {
+        let mut run = record();
+        run.status = Some(libc::SIGKILL);
+        run.exit = Some(ExitPath::Abrupt);
+        assert_eq!(end(&run), "signal 9");
+    }
+
+    #[test]
+    fn spans_are_short() {
+        let spans = [0.4, 59.9, 60.0, 3599.0, 3700.0].map(span);
+        assert_eq!(spans, ["0 s", "59 s", "1 min", "59 min", "1 h 1 min"]);
+    }
+
+    #[test]
+    fn this_process_uses_memory() {
+        assert!(pss_kib(std::process::id() as i32).unwrap() > 100);
+    }
+}

@@ -1,0 +1,305 @@
+//! One zygote, as the daemon sees it.
+//!
+//! ```text
+//!              Parked                  stale, replaced, refused
+//!  Starting ───────────▶ Ready ────────────────────────────────▶ Leaving
+//!     │                    │                                        │ its last run ended:
+//!     │ Failed, EOF,       │ EOF                                    │ the channel is dropped,
+//!     │ unsettled, slow    ▼                                        ▼ the process exits
+//!     └──────────────────▶ gone ◀───────────────────────────────────┘
+//! ```
+//!
+//! Only a Ready zygote gets runs. A Leaving one is still listened to, because it reports the ends
+//! of its runs. What a failed start leaves behind is a [`Failure`]: it is kept by the root, answers
+//! for the zygote until something it had read changes, and holds the captured output.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::choose::Answer;
+use super::shape::{RootKey, Shape};
+use crate::protocol::Parked;
+use crate::trace::Trace;
+use crate::transport::Connection;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct ZygoteId(pub(super) u64);
+
+/// How far a zygote goes before it parks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Level {
+    /// pytest is imported.
+    Z0,
+    /// Plugins are imported and registered: grown for runs of this shape.
+    P0(Shape),
+}
+
+#[derive(Debug)]
+pub(super) enum State {
+    Starting,
+    Ready,
+    /// Takes no more runs, and why.
+    Leaving(String),
+}
+
+/// Building takes a second or so; importing the largest plugin sets on a cold disk under load was
+/// seen to take 20 s. Beyond this it hangs.
+pub(super) const START_LIMIT: Duration = Duration::from_secs(120);
+
+/// As much of the output of a failed start as anybody will read: the end of it.
+const OUTPUT_SHOWN: u64 = 16 << 10;
+
+#[derive(Debug)]
+pub(super) struct Zygote {
+    pub(super) id: ZygoteId,
+    pub(super) root: RootKey,
+    pub(super) level: Level,
+    pub(super) state: State,
+    pub(super) control: Connection,
+    /// What it wrote to its standard output and error.
+    output: File,
+    pub(super) started: Instant,
+    /// The process group of a Z0: all that is known of it until it parks.
+    group: Option<i32>,
+    pub(super) pid: Option<i32>,
+    pub(super) trace: Trace,
+    watched: BTreeSet<PathBuf>,
+    pub(super) holds: String,
+    pub(super) shallow: Option<String>,
+    pub(super) build_seconds: f64,
+    answers: BTreeMap<Shape, Answer>,
+    /// Runs it was given that have not ended.
+    pub(super) runs: BTreeSet<u64>,
+    pub(super) served: u32,
+    /// The number of the last run it served, or that it was grown for: what least recently used
+    /// goes by.
+    pub(super) used: u64,
+}
+
+/// Why a checkpoint could not be built.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    pub(super) reason: String,
+    pub(super) output: String,
+    pub(super) at: Instant,
+    trace: Trace,
+}
+
+impl Failure {
+    /// Nothing is known of what it depends on.
+    pub(super) fn blind(reason: String, at: Instant) -> Self {
+        Self {
+            reason,
+            output: String::new(),
+            at,
+            trace: Trace::default(),
+        }
+    }
+
+    /// An input of the failed start is not what it was: it may go better now.
+    pub(super) fn outdated(&mut self) -> bool {
+        self.trace.check_disk().is_err()
+    }
+
+    pub(super) fn watched(&self) -> BTreeSet<PathBuf> {
+        self.trace.watched()
+    }
+
+}
+
+impl Zygote {
+    pub(super) fn starting(
+        id: ZygoteId,
+        root: RootKey,
+        level: Level,
+        control: Connection,
+        output: File,
+        group: Option<i32>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            id,
+            root,
+            level,
+            state: State::Starting,
+            control,
+            output,
+            started: now,
+            group,
+            pid: None,
+            trace: Trace::default(),
+            watched: BTreeSet::new(),
+            holds: String::new(),
+            shallow: None,
+            build_seconds: 0.0,
+            answers: BTreeMap::new(),
+            runs: BTreeSet::new(),
+            served: 0,
+            used: 0,
+        }
+    }
+
+    /// Starting → Ready. `parent` is the trace of the zygote it was forked from.
+    pub(super) fn park(&mut self, parked: Parked, parent: Option<&Trace>) {
+        self.pid = Some(parked.pid);
+        self.holds = parked.holds;
+        self.shallow = parked.shallow;
+        self.build_seconds = parked.seconds;
+        self.trace = parked.trace;
+        if let Some(parent) = parent {
+            self.trace.inherit(parent);
+        }
+        self.watched = self.trace.watched();
+        if let Level::P0(shape) = &self.level {
+            self.answers.insert(shape.clone(), Answer::Accepts);
+        }
+        self.state = State::Ready;
+    }
+
+    /// Any → Leaving.
+    pub(super) fn leave(&mut self, why: &str) {
+        self.state = State::Leaving(why.to_owned());
+    }
+
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.state, State::Ready)
+    }
+
+    pub(super) fn is_starting(&self) -> bool {
+        matches!(self.state, State::Starting)
+    }
+
+    /// Nothing keeps it any more: its channel may be dropped.
+    pub(super) fn is_spent(&self) -> bool {
+        matches!(self.state, State::Leaving(_)) && self.runs.is_empty()
+    }
+
+    pub(super) fn failure(&self, reason: String, trace: Trace, now: Instant) -> Failure {
+        Failure {
+            reason,
+            output: self.output_tail(),
+            at: now,
+            trace,
+        }
+    }
+
+    pub(super) fn take_run(&mut self, run: u64) {
+        self.runs.insert(run);
+    }
+
+    /// A run of this shape has entered pytest.
+    pub(super) fn was_entered(&mut self, run: u64, shape: Shape) {
+        self.served += 1;
+        self.used = run;
+        self.note(shape, Answer::Accepts);
+    }
+
+    /// What it is known to say to a shape.
+    pub(super) fn answer(&self, shape: &Shape) -> Answer {
+        self.answers.get(shape).copied().unwrap_or(Answer::Unknown)
+    }
+
+    pub(super) fn note(&mut self, shape: Shape, answer: Answer) {
+        self.answers.insert(shape, answer);
+    }
+
+    /// No shape is left that it would accept, as far as is known.
+    pub(super) fn accepts_nothing(&self) -> bool {
+        !self.answers.values().any(|a| *a == Answer::Accepts)
+    }
+
+    pub(super) fn watched(&self) -> &BTreeSet<PathBuf> {
+        &self.watched
+    }
+
+    /// The end of what it wrote.
+    pub(super) fn output_tail(&self) -> String {
+        let size = self.output.metadata().map_or(0, |m| m.len());
+        let from = size.saturating_sub(OUTPUT_SHOWN);
+        let mut bytes = vec![0; (size - from) as usize];
+        match self.output.read_at(&mut bytes, from) {
+            Ok(count) => String::from_utf8_lossy(&bytes[..count]).trim().to_owned(),
+            Err(_) => String::new(),
+        }
+    }
+
+    /// The group to end when it hangs while starting. Only a Z0 has one of its own, and it has no
+    /// workers before it parks.
+    pub(super) fn hung_group(&self) -> Option<i32> {
+        self.group.filter(|_| self.is_starting())
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        match self.level {
+            Level::Z0 => "Z0",
+            Level::P0(_) => "P0",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::testing::{memory_file, parked, run};
+    use std::io::Write;
+
+    fn zygote(level: Level) -> (Zygote, Connection) {
+        let (ours, theirs) = Connection::pair().unwrap();
+        let zygote = Zygote::starting(
+            ZygoteId(1),
+            RootKey::of(&run()),
+            level,
+            ours,
+            memory_file(),
+            Some(77),
+            Instant::now(),
+        );
+        (zygote, theirs)
+    }
+
+    #[test]
+    fn it_is_ready_only_between_parking_and_leaving() {
+        let (mut z, _theirs) = zygote(Level::Z0);
+        assert!(z.is_starting() && !z.is_ready());
+        assert_eq!(z.hung_group(), Some(77));
+        z.park(parked(9), None);
+        assert!(z.is_ready() && z.pid == Some(9));
+        assert_eq!(z.hung_group(), None);
+        z.leave("stale");
+        assert!(!z.is_ready());
+    }
+
+    #[test]
+    fn it_is_spent_when_it_leaves_and_its_runs_ended() {
+        let (mut z, _theirs) = zygote(Level::Z0);
+        z.park(parked(9), None);
+        z.take_run(1);
+        assert!(!z.is_spent());
+        z.leave("replaced");
+        assert!(!z.is_spent());
+        z.runs.remove(&1);
+        assert!(z.is_spent());
+    }
+
+    #[test]
+    fn a_prepared_checkpoint_accepts_the_shape_it_was_grown_for() {
+        let shape = Shape::of(&run());
+        let (mut z, _theirs) = zygote(Level::P0(shape.clone()));
+        assert_eq!(z.answer(&shape), Answer::Unknown);
+        z.park(parked(9), Some(&Trace::default()));
+        assert_eq!(z.answer(&shape), Answer::Accepts);
+        z.note(shape, Answer::Refuses);
+        assert!(z.accepts_nothing());
+    }
+
+    #[test]
+    fn a_failure_keeps_the_output() {
+        let (mut z, _theirs) = zygote(Level::Z0);
+        z.output.write_all(b"Traceback\nImportError\n").unwrap();
+        let failure = z.failure("no pytest".into(), Trace::default(), Instant::now());
+        assert_eq!(failure.output, "Traceback\nImportError");
+    }
+}

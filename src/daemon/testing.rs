@@ -1,0 +1,200 @@
+//! What the daemon's unit tests build on: values, and zygotes that are threads.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+
+use super::spawn::Spawn;
+use crate::error::Result;
+use crate::protocol::{Ended, ExitPath, Notice, Order, Parked, Reply, Run};
+use crate::trace::{FileInput, Role, Trace};
+use crate::transport::Connection;
+
+pub(super) fn run() -> Run {
+    Run {
+        script: b"/env/bin/pytest".to_vec(),
+        python: b"/env/bin/python".to_vec(),
+        python_options: vec![],
+        argv: vec![],
+        env: vec![b"HOME=/home/me".to_vec()],
+        cwd: b"/".to_vec(),
+        fds: vec![],
+        umask: 0o22,
+        rlimits: vec![],
+        affinity: vec![],
+        ignored: 0,
+        blocked: 0,
+        session_leader: false,
+    }
+}
+
+pub(super) fn parked(pid: i32) -> Parked {
+    Parked {
+        pid,
+        holds: "pytest 8.3.4".into(),
+        trace: Trace::default(),
+        unsettled: None,
+        shallow: None,
+        seconds: 0.1,
+    }
+}
+
+pub(super) fn memory_file() -> File {
+    super::spawn::output_file().unwrap()
+}
+
+/// How the zygotes of a test behave; may be changed while they run.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Manner {
+    /// Nothing is said on being started, until [`Fakes::let_go`].
+    pub(super) slow: bool,
+    pub(super) fails: Option<String>,
+    pub(super) unsettled: bool,
+    /// A file that all of them have read.
+    pub(super) reads: Option<std::path::PathBuf>,
+    /// A P0 refuses arguments that it was not grown with.
+    pub(super) refuses_others: bool,
+    /// The end of the channel instead of an answer to `Serve`.
+    pub(super) dies: bool,
+    /// Runs do not end by themselves.
+    pub(super) lingers: bool,
+}
+
+/// What the threads share with the test.
+#[derive(Debug, Default)]
+pub(super) struct Fakes {
+    pub(super) manner: Mutex<Manner>,
+    /// Those who wait to be let go: their channels and what they are.
+    waiting: Mutex<Vec<(Arc<Connection>, Parked)>>,
+    /// Runs that linger: how to end each.
+    lingering: Mutex<BTreeMap<u64, (Arc<Connection>, Connection)>>,
+    pub(super) started: Mutex<u32>,
+    pub(super) grown: Mutex<u32>,
+    pids: Mutex<i32>,
+}
+
+impl Fakes {
+    pub(super) fn manner(&self, change: impl FnOnce(&mut Manner)) {
+        change(&mut self.manner.lock().unwrap());
+    }
+
+    /// Parks those who were slow.
+    pub(super) fn let_go(&self) {
+        for (control, parked) in self.waiting.lock().unwrap().drain(..) {
+            control.send(&Notice::Parked(Box::new(parked)), &[]).unwrap();
+        }
+    }
+
+    pub(super) fn end(&self, id: u64) {
+        let (control, client) = self.lingering.lock().unwrap().remove(&id).unwrap();
+        end(&control, &client, id);
+    }
+
+    fn start(self: &Arc<Self>, control: Connection, grown_for: Option<Run>) {
+        let fakes = Arc::clone(self);
+        std::thread::spawn(move || fakes.live(control, grown_for));
+    }
+
+    fn park(&self, control: &Arc<Connection>, manner: &Manner) {
+        if let Some(reason) = &manner.fails {
+            let notice = Notice::Failed {
+                reason: reason.clone(),
+                culprit: None,
+                trace: Box::new(trace(manner)),
+            };
+            let _ = control.send(&notice, &[]);
+            return;
+        }
+        let pid = {
+            let mut pids = self.pids.lock().unwrap();
+            *pids += 1;
+            // Beyond what the kernel gives, so that nobody is meant by it.
+            (1 << 30) + *pids
+        };
+        let parked = Parked {
+            trace: trace(manner),
+            unsettled: manner.unsettled.then(|| "`input`".into()),
+            ..parked(pid)
+        };
+        if manner.slow {
+            self.waiting.lock().unwrap().push((Arc::clone(control), parked));
+        } else {
+            let _ = control.send(&Notice::Parked(Box::new(parked)), &[]);
+        }
+    }
+
+    fn live(self: Arc<Self>, control: Connection, grown_for: Option<Run>) {
+        // One for reading, one that others may write to.
+        let mut reader = Connection::new(control.stream().try_clone().unwrap());
+        let control = Arc::new(control);
+        if grown_for.is_some() {
+            *self.grown.lock().unwrap() += 1;
+            let manner = self.manner.lock().unwrap().clone();
+            self.park(&control, &manner);
+        }
+        while let Ok(frame) = reader.receive() {
+            let manner = self.manner.lock().unwrap().clone();
+            let mut fds = frame.fds.into_iter();
+            let mut socket = || Connection::new(UnixStream::from(fds.next().unwrap()));
+            match frame_order(&frame.body) {
+                Order::Begin { .. } => {
+                    *self.started.lock().unwrap() += 1;
+                    self.park(&control, &manner);
+                }
+                Order::Grow { run, .. } => self.start(socket(), Some(*run)),
+                Order::Serve { .. } if manner.dies => break,
+                Order::Serve { id, run } => {
+                    let other = grown_for.as_ref().is_some_and(|g| g.argv != run.argv);
+                    if manner.refuses_others && other {
+                        let reason = "other arguments".into();
+                        let _ = control.send(&Notice::Refused { id, reason }, &[]);
+                        continue;
+                    }
+                    let client = socket();
+                    let _ = client.send(&Reply::Started { pid: 1 }, &[]);
+                    let _ = control.send(&Notice::Entered { id, pid: 1 }, &[]);
+                    if manner.lingers {
+                        let entry = (Arc::clone(&control), client);
+                        self.lingering.lock().unwrap().insert(id, entry);
+                    } else {
+                        end(&control, &client, id);
+                    }
+                }
+            }
+        }
+        let _ = control.stream().shutdown(std::net::Shutdown::Both);
+    }
+}
+
+fn frame_order(body: &[u8]) -> Order {
+    crate::protocol::decode(body).unwrap()
+}
+
+fn trace(manner: &Manner) -> Trace {
+    let files = manner.reads.iter();
+    Trace {
+        files: files.map(|path| FileInput::take(path.clone(), Role::Content)).collect(),
+        ..Trace::default()
+    }
+}
+
+fn end(control: &Connection, client: &Connection, id: u64) {
+    let _ = client.send(&Reply::Ended { status: 0 }, &[]);
+    let ended = Ended {
+        id,
+        status: 0,
+        exit: ExitPath::Short,
+        seconds: [0.0; 3],
+        imports: vec!["os".into()],
+    };
+    let _ = control.send(&Notice::Ended(Box::new(ended)), &[]);
+}
+
+impl Spawn for Arc<Fakes> {
+    fn z0(&mut self, _run: &Run, control: OwnedFd, _output: &File) -> Result<Option<i32>> {
+        self.start(Connection::new(UnixStream::from(control)), None);
+        Ok(None)
+    }
+}

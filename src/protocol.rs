@@ -1,0 +1,216 @@
+//! Every message between the processes, and who says it when.
+//!
+//! ```text
+//!  client                        daemon                        zygote                  worker
+//!    │──── connect ────────────────▶│                             │                       │
+//!    │◀─── Hello ───────────────────│                             │                       │
+//!    │──── Request::Run + fds ─────▶│ check traces, choose        │                       │
+//!    │                              │──── Order::Serve + fds ────▶│──── fork ────────────▶│
+//!    │◀─── Reply::Started ──────────┼─────────────────────────────┼───────────────────────│ enters pytest
+//!    │                              │◀─── Notice::Entered ────────│                       │
+//!    │──── Relay::Signal ───────────┼────────────────────────────▶│──── kill(-pgid) ─────▶│
+//!    │◀─── Reply::Stopped ──────────┼─────────────────────────────│◀─── stopped ──────────│
+//!    │◀─── Reply::Ended ────────────┼─────────────────────────────│◀─── waitid ───────────│
+//!    │                              │◀─── Notice::Ended ──────────│                       │
+//! ```
+//!
+//! The descriptors of `Run` are the connection itself (added by the daemon), the caller's working
+//! directory, then the caller's own descriptors. With them the zygote speaks to the client by
+//! itself, so a daemon that dies does not hurt a run that has begun. `Started` is written by the
+//! worker, as the last thing before it enters pytest: a client that has not read it may fall back
+//! to plain pytest, a client that has read it may not.
+//!
+//! Instead of `Started` the daemon may answer `Plain` (run pytest yourself) or `Retire` (this
+//! daemon is of another build and is going: start a new one).
+//!
+//! On the wire a message is a frame: its length as a little-endian `u32`, the number of its
+//! descriptors as a little-endian `u32`, and its body in postcard. Descriptors travel with the
+//! first byte of the frame.
+
+use serde::{Deserialize, Serialize};
+
+use crate::trace::Trace;
+
+/// Changes with any change of a message.
+pub const VERSION: u32 = 1;
+
+/// The largest body. Linux lets arguments and environment take 6 MiB together (`execve(2)`).
+pub const BODY_LIMIT: usize = 16 << 20;
+
+/// The most descriptors in one frame: `SCM_MAX_FD` of the kernel.
+pub const FDS_LIMIT: usize = 253;
+
+/// The first thing a daemon says on every connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    pub version: u32,
+    /// Digest of the installed product (see [`crate::project::build_id`]).
+    pub build: String,
+    pub pid: i32,
+}
+
+/// All that a process inherits, as the caller would have handed it to pytest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// The `pytest` script: `sys.argv[0]`.
+    pub script: Vec<u8>,
+    /// The interpreter that the script's first line names, and the options there.
+    pub python: Vec<u8>,
+    pub python_options: Vec<Vec<u8>>,
+    /// Arguments after the script.
+    pub argv: Vec<Vec<u8>>,
+    /// `NAME=value`, in the caller's order.
+    pub env: Vec<Vec<u8>>,
+    pub cwd: Vec<u8>,
+    /// The numbers of the caller's descriptors, in the order in which they are sent.
+    pub fds: Vec<i32>,
+    pub umask: u32,
+    /// `(resource, soft, hard)`.
+    pub rlimits: Vec<(u32, u64, u64)>,
+    /// The CPUs the caller may use, as `sched_getaffinity` gives them.
+    pub affinity: Vec<u8>,
+    /// Signals that the caller ignores, and those it blocks: bit `n - 1` stands for signal `n`.
+    pub ignored: u64,
+    pub blocked: u64,
+    /// The caller leads its session: so must the worker.
+    pub session_leader: bool,
+}
+
+impl Run {
+    /// The value of an environment variable: the first of that name, as `getenv` has it.
+    pub fn getenv(&self, name: &[u8]) -> Option<&[u8]> {
+        self.env.iter().find_map(|entry| {
+            let rest = entry.strip_prefix(name)?;
+            rest.strip_prefix(b"=")
+        })
+    }
+}
+
+/// Client to daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Descriptors: the working directory, then `Run::fds`.
+    Run(Box<Run>),
+    /// Answered by `Reply::Status`.
+    Status,
+    /// Finish what runs, take nothing new, exit. Answered by `Reply::Done` before the exit.
+    Stop,
+}
+
+/// Client to zygote, once the run has started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Relay {
+    /// To be sent to the worker's process group.
+    Signal(i32),
+}
+
+/// To the client, from the daemon, the worker or the zygote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Run plain pytest; say why if there is something to say.
+    Plain { reason: Option<String> },
+    /// This daemon belongs to another build and takes no more runs.
+    Retire,
+    /// From the worker: it enters pytest now.
+    Started { pid: i32 },
+    /// The worker was stopped by this signal.
+    Stopped { signal: i32 },
+    /// The run is over: the raw wait status.
+    Ended { status: i32 },
+    /// A JSON document (see [`crate::daemon::status`]).
+    Status(String),
+    Done,
+}
+
+/// Daemon to zygote.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// Become a zygote that starts as this run does. Descriptors: the working directory.
+    Begin { run: Box<Run> },
+    /// Fork a worker. Descriptors: the client's connection, the working directory, `Run::fds`.
+    Serve { id: u64, run: Box<Run> },
+    /// Fork a deeper checkpoint that goes on as this run would.
+    /// Descriptors: its control channel, the file for its output, the working directory.
+    Grow {
+        run: Box<Run>,
+        /// The entry-point plugin before which to park instead of at the usual place.
+        before: Option<String>,
+    },
+}
+
+/// Zygote to daemon.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Notice {
+    /// Ready to fork.
+    Parked(Box<Parked>),
+    /// Could not get to where it was to park. The trace says what to wait for.
+    Failed {
+        reason: String,
+        /// The entry-point plugin that was being loaded: a checkpoint may be grown up to it.
+        culprit: Option<String>,
+        trace: Box<Trace>,
+    },
+    /// The worker of this run has entered pytest.
+    Entered { id: u64, pid: i32 },
+    /// The worker found that this checkpoint does not stand for the run; nothing was run.
+    Refused { id: u64, reason: String },
+    Ended(Box<Ended>),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Parked {
+    pub pid: i32,
+    /// What it holds, in words: `pytest 8.3.4`, `6 plugins: …`.
+    pub holds: String,
+    pub trace: Trace,
+    /// An input changed while it was being read: not to be used, build again.
+    pub unsettled: Option<String>,
+    /// Why it is not deeper, if it could have been.
+    pub shallow: Option<String>,
+    /// Seconds from its start to here.
+    pub seconds: f64,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Ended {
+    pub id: u64,
+    pub status: i32,
+    /// How the interpreter was left: see [`ExitPath`].
+    pub exit: ExitPath,
+    /// Seconds from the order to the worker's entering pytest, in pytest, and from there to the end.
+    pub seconds: [f64; 3],
+    /// What the run imported, in order: module names.
+    pub imports: Vec<String>,
+}
+
+/// How a worker left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ExitPath {
+    /// Thread shutdown, atexit handlers, flush, `exit`.
+    Short,
+    /// Full finalisation of the interpreter.
+    Full,
+    /// It did not come to an orderly end (`os._exit`, a signal, `exec`).
+    Abrupt,
+}
+
+/// The daemon's first and only word to the process that started it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Readiness {
+    /// It listens.
+    Ready,
+    /// Another daemon holds this project.
+    AlreadyRunning,
+    /// It could not start: why.
+    Failed(String),
+}
+
+/// Encodes a message's body.
+pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    postcard::to_stdvec(message).expect("messages hold only what postcard can encode")
+}
+
+/// Decodes a message's body.
+pub fn decode<'a, T: Deserialize<'a>>(body: &'a [u8]) -> crate::error::Result<T> {
+    postcard::from_bytes(body).map_err(|_| crate::error::Error::Malformed)
+}

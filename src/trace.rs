@@ -1,0 +1,560 @@
+//! What a checkpoint was built from, and the check of it.
+//!
+//! A trace is written down by a zygote when it parks and compared by the daemon right before a
+//! worker is let go. It holds files, directories, names that were looked for, and environment
+//! variables. Values of the environment are kept as keyed hashes, never in clear.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+/// How long after a change a file's signature is not yet trusted alone: two seconds cover the
+/// coarsest time stamps in use (FAT), as in git's rule for racily clean entries.
+pub const YOUNG_NS: i128 = 2_000_000_000;
+
+/// What identifies the content of a file without reading it. The change time is set by the
+/// kernel alone, so a rewrite that puts size and modification time back is still seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signature {
+    pub dev: u64,
+    pub ino: u64,
+    pub size: u64,
+    pub mtime_ns: i128,
+    pub ctime_ns: i128,
+    pub mode: u32,
+}
+
+impl Signature {
+    /// Follows symbolic links. `None` when there is nothing (or nothing that may be seen) there.
+    pub fn of(path: &Path) -> Option<Self> {
+        fs::metadata(path).ok().as_ref().map(Self::from)
+    }
+}
+
+impl From<&fs::Metadata> for Signature {
+    fn from(data: &fs::Metadata) -> Self {
+        let ns = |s: i64, n: i64| i128::from(s) * 1_000_000_000 + i128::from(n);
+        Self {
+            dev: data.dev(),
+            ino: data.ino(),
+            // A directory's size says nothing that its times do not.
+            size: if data.is_dir() { 0 } else { data.size() },
+            mtime_ns: ns(data.mtime(), data.mtime_nsec()),
+            ctime_ns: ns(data.ctime(), data.ctime_nsec()),
+            mode: data.mode(),
+        }
+    }
+}
+
+/// A file that was read, or a path that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileInput {
+    pub path: PathBuf,
+    pub role: Role,
+    /// `None`: there was nothing.
+    pub signature: Option<Signature>,
+    /// Of a file that was young when it was read: its content's digest.
+    pub content: Option<[u8; 32]>,
+}
+
+/// Why a file is in the trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    /// Its content was read.
+    Content,
+    /// Byte code that did not exist when its source was compiled. It may come into being, as long
+    /// as it stands for the very source (`size`, `mtime` in seconds) that was compiled then.
+    MissingByteCode { source: [u32; 2] },
+    /// Only its being there, and of what kind, was asked.
+    Probe,
+}
+
+/// A directory in which names were looked up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirInput {
+    pub path: PathBuf,
+    pub signature: Option<Signature>,
+    pub interest: Interest,
+    /// Digest of those entries that `interest` covers.
+    pub listing: [u8; 32],
+}
+
+/// Which entries of a directory matter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Interest {
+    /// All of them.
+    All,
+    /// What an import of one of these names could find (`name`, `name.*`), and, with `dists`,
+    /// what tells of installed distributions and start-up files.
+    Names { names: BTreeSet<String>, dists: bool },
+}
+
+impl Interest {
+    fn covers(&self, entry: &[u8]) -> bool {
+        match self {
+            Self::All => true,
+            Self::Names { names, dists } => {
+                let stem = entry.split(|b| *b == b'.').next().unwrap_or(entry);
+                if std::str::from_utf8(stem).is_ok_and(|stem| names.contains(stem)) {
+                    return true;
+                }
+                *dists
+                    && [
+                        b".dist-info".as_slice(),
+                        b".egg-info",
+                        b".egg-link",
+                        b".egg",
+                        b".pth",
+                    ]
+                    .iter()
+                    .any(|end| entry.ends_with(end))
+            }
+        }
+    }
+}
+
+/// One environment variable that was read: its name and a keyed hash of its value, or its absence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvInput {
+    pub name: Vec<u8>,
+    pub value: Option<[u8; 32]>,
+}
+
+/// All inputs of a checkpoint.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace {
+    pub files: Vec<FileInput>,
+    pub dirs: Vec<DirInput>,
+    /// Keys the hashes of this trace.
+    pub key: [u8; 32],
+    /// The whole environment it was built in, hashed.
+    pub env: Vec<EnvInput>,
+    /// Names that were read.
+    pub env_read: BTreeSet<Vec<u8>>,
+    /// The environment was read as a whole.
+    pub env_all: bool,
+    /// Names that code whose reads cannot be seen might read: those that occur in the strings of
+    /// loaded shared objects and in the text of start-up files.
+    pub env_hidden: BTreeSet<Vec<u8>>,
+    /// The working directory, if it was read.
+    pub cwd: Option<Vec<u8>>,
+    /// The arguments, if code other than pytest's own read them.
+    pub argv: Option<Vec<Vec<u8>>>,
+    /// Whether descriptors 0, 1, 2 were terminals, if that was asked.
+    pub tty: Option<[bool; 3]>,
+}
+
+/// Variables that change from shell to shell and that a whole-environment read is not taken to
+/// depend on: a copy of the environment is made to start child processes, not to look at these.
+const EVER_CHANGING: [&[u8]; 4] = [b"PWD", b"OLDPWD", b"SHLVL", b"_"];
+
+/// Why a trace does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mismatch {
+    /// Will not hold again for anybody: an input on disk changed.
+    Stale(String),
+    /// Does not stand for this run; may stand for another.
+    Other(String),
+}
+
+impl std::fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stale(why) | Self::Other(why) => f.write_str(why),
+        }
+    }
+}
+
+/// The caller's side of what a trace compares.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller<'a> {
+    /// `NAME=value` entries.
+    pub env: &'a [Vec<u8>],
+    pub cwd: &'a [u8],
+    pub argv: &'a [Vec<u8>],
+    pub tty: [bool; 3],
+}
+
+impl Trace {
+    /// Hashes an environment under this trace's key.
+    pub fn set_env(&mut self, env: &[Vec<u8>]) {
+        self.env = entries(env)
+            .map(|(name, value)| EnvInput {
+                name: name.to_vec(),
+                value: Some(self.hash(value)),
+            })
+            .collect();
+        self.env.sort_by(|a, b| a.name.cmp(&b.name));
+        self.env.dedup_by(|b, a| a.name == b.name);
+    }
+
+    fn hash(&self, value: &[u8]) -> [u8; 32] {
+        *blake3::keyed_hash(&self.key, value).as_bytes()
+    }
+
+    /// Compares what does not need the disk.
+    pub fn check_caller(&self, caller: Caller<'_>) -> Result<(), Mismatch> {
+        let shown = String::from_utf8_lossy;
+        if self.cwd.as_deref().is_some_and(|cwd| cwd != caller.cwd) {
+            return Err(Mismatch::Other(
+                "a plugin read another working directory".into(),
+            ));
+        }
+        if self.argv.as_deref().is_some_and(|argv| argv != caller.argv) {
+            return Err(Mismatch::Other("a plugin read other arguments".into()));
+        }
+        if self.tty.is_some_and(|tty| tty != caller.tty) {
+            return Err(Mismatch::Other(
+                "a plugin asked for another kind of terminal".into(),
+            ));
+        }
+        let mut seen = BTreeSet::new();
+        for (name, value) in entries(caller.env) {
+            if !seen.insert(name) {
+                continue;
+            }
+            let known = self
+                .env
+                .binary_search_by(|input| input.name.as_slice().cmp(name))
+                .ok()
+                .and_then(|at| self.env[at].value);
+            if known != Some(self.hash(value)) && self.reads(name) {
+                return Err(Mismatch::Other(format!(
+                    "`{}` has another value in the environment",
+                    shown(name)
+                )));
+            }
+        }
+        for input in &self.env {
+            if !seen.contains(input.name.as_slice()) && self.reads(&input.name) {
+                return Err(Mismatch::Other(format!(
+                    "`{}` is not in the environment",
+                    shown(&input.name)
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn reads(&self, name: &[u8]) -> bool {
+        self.env_read.contains(name)
+            || self.env_hidden.contains(name)
+            || (self.env_all && !EVER_CHANGING.contains(&name))
+    }
+
+    /// Compares what is on disk with what was there. Forgets that a file was young once it has
+    /// been seen unchanged at a safe age; takes over a directory's new signature when none of
+    /// the entries that matter changed.
+    pub fn check_disk(&mut self) -> Result<(), Mismatch> {
+        let now = now_ns();
+        for input in &mut self.files {
+            input.check(now)?;
+        }
+        for input in &mut self.dirs {
+            input.check(now)?;
+        }
+        Ok(())
+    }
+
+    /// Adds what a deeper checkpoint inherits from the one it was forked from. The deeper one's
+    /// own entries stand: they were taken later, from the same process image.
+    pub fn inherit(&mut self, parent: &Self) {
+        let own: BTreeSet<_> = self.files.iter().map(|f| f.path.clone()).collect();
+        self.files
+            .extend(parent.files.iter().filter(|f| !own.contains(&f.path)).cloned());
+        self.dirs.extend(parent.dirs.iter().cloned());
+        self.env_read.extend(parent.env_read.iter().cloned());
+        self.env_hidden.extend(parent.env_hidden.iter().cloned());
+        self.env_all |= parent.env_all;
+    }
+
+    /// The directories that a watcher has to watch.
+    pub fn watched(&self) -> BTreeSet<PathBuf> {
+        self.files
+            .iter()
+            .filter_map(|f| f.path.parent())
+            .chain(self.dirs.iter().map(|d| d.path.as_path()))
+            .map(Path::to_path_buf)
+            .collect()
+    }
+}
+
+impl FileInput {
+    /// Takes the input's present state.
+    pub fn take(path: PathBuf, role: Role) -> Self {
+        let signature = Signature::of(&path);
+        let content = match signature {
+            Some(s) if role == Role::Content && now_ns() - s.ctime_ns.max(s.mtime_ns) < YOUNG_NS => {
+                digest(&path).ok()
+            }
+            _ => None,
+        };
+        Self {
+            path,
+            role,
+            signature,
+            content,
+        }
+    }
+
+    fn check(&mut self, now: i128) -> Result<(), Mismatch> {
+        let changed = |path: &Path, what: &str| {
+            Err(Mismatch::Stale(format!("`{}` {what}", path.display())))
+        };
+        let found = Signature::of(&self.path);
+        match (self.role, self.signature, found) {
+            (Role::Probe, before, after) => {
+                let kind = |s: Option<Signature>| s.map(|s| s.mode & libc::S_IFMT);
+                if kind(before) != kind(after) {
+                    return changed(&self.path, "came or went");
+                }
+            }
+            (Role::MissingByteCode { source }, None, Some(_)) => {
+                // Plain pytest has written it since, for the source that was compiled.
+                match byte_code_source(&self.path) {
+                    Some(stands_for) if stands_for == source => {
+                        self.signature = found;
+                        self.role = Role::Content;
+                    }
+                    _ => return changed(&self.path, "stands for another source"),
+                }
+            }
+            (_, None, None) => {}
+            (_, Some(_), None) => return changed(&self.path, "is gone"),
+            (_, None, Some(_)) => return changed(&self.path, "is new"),
+            (_, Some(before), Some(after)) if before != after => {
+                return changed(&self.path, "changed");
+            }
+            (_, Some(before), Some(_)) => {
+                if let Some(content) = self.content {
+                    if digest(&self.path).ok() != Some(content) {
+                        return changed(&self.path, "changed");
+                    }
+                    if now - before.ctime_ns.max(before.mtime_ns) > YOUNG_NS {
+                        self.content = None;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl DirInput {
+    pub fn take(path: PathBuf, interest: Interest) -> Self {
+        let signature = Signature::of(&path);
+        let listing = listing(&path, &interest);
+        Self {
+            path,
+            signature,
+            interest,
+            listing,
+        }
+    }
+
+    fn check(&mut self, now: i128) -> Result<(), Mismatch> {
+        let found = Signature::of(&self.path);
+        let settled =
+            found.is_none_or(|s| now - s.ctime_ns.max(s.mtime_ns) > YOUNG_NS);
+        if found == self.signature && settled {
+            return Ok(());
+        }
+        if found.is_some() != self.signature.is_some()
+            || listing(&self.path, &self.interest) != self.listing
+        {
+            return Err(Mismatch::Stale(format!(
+                "`{}` has other entries",
+                self.path.display()
+            )));
+        }
+        self.signature = found;
+        Ok(())
+    }
+}
+
+/// Digest of the entries that matter, with whether each is a directory.
+fn listing(path: &Path, interest: &Interest) -> [u8; 32] {
+    let mut entries: Vec<(Vec<u8>, bool)> = match fs::read_dir(path) {
+        Ok(found) => found
+            .filter_map(|entry| {
+                let entry = entry.ok()?;
+                let name = entry.file_name().into_vec();
+                if !interest.covers(&name) {
+                    return None;
+                }
+                Some((name, entry.path().is_dir()))
+            })
+            .collect(),
+        Err(_) => Vec::new(),
+    };
+    entries.sort();
+    let mut hasher = blake3::Hasher::new();
+    for (name, is_dir) in entries {
+        hasher.update(&name);
+        hasher.update(&[0, u8::from(is_dir)]);
+    }
+    *hasher.finalize().as_bytes()
+}
+
+/// The source's `mtime` in seconds and `size`, from the header of a byte code file that is
+/// checked by time (PEP 552); `None` for anything else.
+pub fn byte_code_source(path: &Path) -> Option<[u32; 2]> {
+    use std::io::Read;
+    let mut header = [0u8; 16];
+    fs::File::open(path).ok()?.read_exact(&mut header).ok()?;
+    let word = |at: usize| {
+        u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    };
+    (word(4) == 0).then(|| [word(8), word(12)])
+}
+
+/// Digest of a file's content.
+pub fn digest(path: &Path) -> io::Result<[u8; 32]> {
+    Ok(*blake3::hash(&fs::read(path)?).as_bytes())
+}
+
+/// Nanoseconds since the epoch, by the clock that stamps files.
+pub fn now_ns() -> i128 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_nanos() as i128)
+}
+
+/// Splits `NAME=value` entries; those without a name are left out, as Python does.
+pub fn entries(env: &[Vec<u8>]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    env.iter().filter_map(|entry| {
+        let at = entry.iter().skip(1).position(|b| *b == b'=')? + 1;
+        Some((&entry[..at], &entry[at + 1..]))
+    })
+}
+
+/// A path from bytes.
+pub fn path_of(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("input");
+        fs::write(&path, text).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn an_unchanged_file_holds() {
+        let (_dir, path) = file("one");
+        let mut input = FileInput::take(path, Role::Content);
+        assert_eq!(input.check(now_ns()), Ok(()));
+    }
+
+    #[test]
+    fn a_rewrite_of_the_same_size_and_time_is_seen() {
+        let (_dir, path) = file("one");
+        let mut input = FileInput::take(path.clone(), Role::Content);
+        let when = fs::metadata(&path).unwrap().modified().unwrap();
+        fs::write(&path, "two").unwrap();
+        fs::File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_modified(when)
+            .unwrap();
+        assert!(input.check(now_ns()).is_err());
+    }
+
+    #[test]
+    fn a_young_file_is_compared_by_content_until_it_is_old() {
+        let (_dir, path) = file("one");
+        let mut input = FileInput::take(path.clone(), Role::Content);
+        assert!(input.content.is_some());
+        assert_eq!(input.check(now_ns() + 3 * YOUNG_NS), Ok(()));
+        assert!(input.content.is_none());
+    }
+
+    #[test]
+    fn an_unrelated_entry_does_not_matter_and_a_shadowing_one_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let interest = Interest::Names {
+            names: ["numpy".to_string()].into(),
+            dists: true,
+        };
+        let mut input = DirInput::take(dir.path().into(), interest);
+        fs::write(dir.path().join("other.py"), "").unwrap();
+        assert_eq!(input.check(now_ns()), Ok(()));
+        std::thread::sleep(Duration::from_millis(1));
+        fs::write(dir.path().join("numpy.py"), "").unwrap();
+        assert!(input.check(now_ns()).is_err());
+    }
+
+    #[test]
+    fn a_new_distribution_matters() {
+        let dir = tempfile::tempdir().unwrap();
+        let interest = Interest::Names {
+            names: BTreeSet::new(),
+            dists: true,
+        };
+        let mut input = DirInput::take(dir.path().into(), interest);
+        fs::create_dir(dir.path().join("x-1.0.dist-info")).unwrap();
+        assert!(input.check(now_ns()).is_err());
+    }
+
+    fn caller(env: &[Vec<u8>]) -> Caller<'_> {
+        Caller {
+            env,
+            cwd: b"/",
+            argv: &[],
+            tty: [false; 3],
+        }
+    }
+
+    #[test]
+    fn only_what_was_read_of_the_environment_counts() {
+        let mut trace = Trace {
+            env_read: [b"MODE".to_vec(), b"GONE".to_vec()].into(),
+            ..Trace::default()
+        };
+        trace.set_env(&[b"MODE=one".to_vec(), b"OTHER=1".to_vec()]);
+        let ok = [b"MODE=one".to_vec(), b"OTHER=2".to_vec(), b"NEW=3".to_vec()];
+        assert_eq!(trace.check_caller(caller(&ok)), Ok(()));
+        for bad in [
+            vec![b"MODE=two".to_vec()],
+            vec![b"OTHER=1".to_vec()],
+            vec![b"MODE=one".to_vec(), b"GONE=".to_vec()],
+        ] {
+            assert!(trace.check_caller(caller(&bad)).is_err(), "{bad:?}");
+        }
+        trace.env_all = true;
+        assert!(trace.check_caller(caller(&ok)).is_err());
+    }
+
+    #[test]
+    fn byte_code_may_appear_for_the_source_that_was_compiled() {
+        let (_dir, path) = file("");
+        fs::remove_file(&path).unwrap();
+        let role = Role::MissingByteCode { source: [7, 9] };
+        let mut input = FileInput::take(path.clone(), role);
+        assert_eq!(input.check(now_ns()), Ok(()));
+        let pyc = |mtime: u32, size: u32| {
+            let mut bytes = vec![1, 2, 3, 4, 0, 0, 0, 0];
+            bytes.extend(mtime.to_le_bytes());
+            bytes.extend(size.to_le_bytes());
+            bytes
+        };
+        fs::write(&path, pyc(7, 8)).unwrap();
+        assert!(input.check(now_ns()).is_err());
+        fs::write(&path, pyc(7, 9)).unwrap();
+        assert_eq!(input.check(now_ns()), Ok(()));
+    }
+}

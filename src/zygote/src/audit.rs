@@ -1,0 +1,356 @@
+//! The audit hook: what a build reads, what it must not do, what a run imports.
+//!
+//! A hook cannot be removed, so it stays in workers; there it looks at one atomic number, and at
+//! the names of two kinds of events. It is set through the C interface and not visible to Python.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyTuple;
+use pyseidon::trace::{Signature, now_ns};
+
+use crate::page::Page;
+use crate::serve;
+
+type Hook = extern "C" fn(*const c_char, *mut ffi::PyObject, *mut c_void) -> c_int;
+
+unsafe extern "C" {
+    // In every CPython since 3.8, and in the limited interface since 3.13: nothing of its
+    // signature has changed between.
+    fn PySys_AddAuditHook(hook: Hook, data: *mut c_void) -> c_int;
+}
+
+/// What the hook does now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Mode {
+    Off = 0,
+    /// A zygote on its way to where it parks.
+    Build = 1,
+    /// A worker in pytest.
+    Run = 2,
+}
+
+static MODE: AtomicU8 = AtomicU8::new(Mode::Off as u8);
+/// The process whose imports are recorded: a test's own children share the hook and the page.
+static RUNNER: AtomicI32 = AtomicI32::new(0);
+static PAGE: Mutex<Option<std::mem::ManuallyDrop<Page>>> = Mutex::new(None);
+static SEEN: Mutex<Seen> = Mutex::new(Seen::new());
+
+/// What a build has read, as far as events tell.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    /// Files opened for reading, with their state right before.
+    pub(crate) opened: BTreeMap<PathBuf, Option<Signature>>,
+    /// Directories listed by code other than the import system, and whether only for
+    /// distributions.
+    pub(crate) listed: BTreeMap<PathBuf, bool>,
+    /// Full names of modules that were looked for.
+    pub(crate) imported: BTreeSet<String>,
+    /// Who is being loaded: an entry point's name.
+    pub(crate) stage: String,
+    pub(crate) since_ns: i128,
+}
+
+impl Seen {
+    const fn new() -> Self {
+        Self {
+            opened: BTreeMap::new(),
+            listed: BTreeMap::new(),
+            imported: BTreeSet::new(),
+            stage: String::new(),
+            since_ns: 0,
+        }
+    }
+}
+
+pub(crate) fn set_mode(mode: Mode) {
+    MODE.store(mode as u8, Ordering::Relaxed);
+}
+
+/// Installs the hook and starts to record a build.
+#[pyfunction]
+pub(crate) fn watch() -> PyResult<()> {
+    // SAFETY: the hook has the required signature and is never unloaded: extension modules stay.
+    if unsafe { PySys_AddAuditHook(hook, std::ptr::null_mut()) } != 0 {
+        return Err(PyRuntimeError::new_err("no audit hook could be set"));
+    }
+    resume();
+    Ok(())
+}
+
+/// Stops recording.
+#[pyfunction]
+pub(crate) fn unwatch() {
+    set_mode(Mode::Off);
+}
+
+/// Goes on recording, in a child that is to become a deeper checkpoint.
+pub(crate) fn resume() {
+    let mut seen = SEEN.lock().expect("no panic while held");
+    seen.since_ns = now_ns();
+    drop(seen);
+    set_mode(Mode::Build);
+}
+
+/// Says who is being loaded now, for the reason of a veto.
+#[pyfunction]
+pub(crate) fn stage(name: String) {
+    SEEN.lock().expect("no panic while held").stage = name;
+}
+
+pub(crate) fn seen() -> Seen {
+    SEEN.lock().expect("no panic while held").clone()
+}
+
+/// Records the imports of this process, a worker about to enter pytest, in `page`.
+pub(crate) fn record_run(page: std::mem::ManuallyDrop<Page>) {
+    RUNNER.store(std::process::id() as i32, Ordering::Relaxed);
+    *PAGE.lock().expect("no panic while held") = Some(page);
+    set_mode(Mode::Run);
+}
+
+extern "C" fn hook(event: *const c_char, args: *mut ffi::PyObject, _: *mut c_void) -> c_int {
+    let mode = MODE.load(Ordering::Relaxed);
+    if mode == Mode::Off as u8 {
+        return 0;
+    }
+    // SAFETY: Python gives a null-terminated string that lives during the call.
+    let event = unsafe { CStr::from_ptr(event) }.to_bytes();
+    if mode == Mode::Run as u8 {
+        match event {
+            b"import" => {}
+            b"gc.get_objects" | b"gc.get_referrers" => {}
+            _ => return 0,
+        }
+    }
+    if args.is_null() {
+        return 0;
+    }
+    // SAFETY: an audit hook with arguments is called with the interpreter held; `args` is a
+    // borrowed tuple.
+    Python::attach(|py| unsafe {
+        let args = Bound::from_borrowed_ptr(py, args);
+        let Ok(args) = args.cast_into::<PyTuple>() else {
+            return 0;
+        };
+        if mode == Mode::Run as u8 {
+            during_run(py, event, &args);
+        } else {
+            during_build(py, event, &args);
+        }
+        0
+    })
+}
+
+fn during_run(py: Python<'_>, event: &[u8], args: &Bound<'_, PyTuple>) {
+    if event != b"import" {
+        // Somebody looks at the collector's objects. Those from before the fork are kept from it
+        // for speed; plain Python would show them.
+        set_unfrozen(py);
+        return;
+    }
+    if RUNNER.load(Ordering::Relaxed) != std::process::id() as i32 {
+        return;
+    }
+    if let (Ok(page), Some(name)) = (PAGE.try_lock(), text(args, 0))
+        && let Some(page) = page.as_ref()
+    {
+        page.import(name.as_bytes());
+    }
+}
+
+fn set_unfrozen(py: Python<'_>) {
+    if let Ok(gc) = py.import("gc") {
+        let _ = gc.call_method0("unfreeze");
+    }
+}
+
+fn during_build(py: Python<'_>, event: &[u8], args: &Bound<'_, PyTuple>) {
+    match event {
+        b"import" => {
+            if let Some(name) = text(args, 0) {
+                let mut seen = SEEN.lock().expect("no panic while held");
+                seen.imported.insert(name);
+            }
+        }
+        b"open" => open(py, args),
+        b"os.listdir" | b"os.scandir" => list(py, args),
+        _ if is_veto(event) && !is_harmless(py, event, args) => {
+            veto(&String::from_utf8_lossy(event), text(args, 0));
+        }
+        _ => {}
+    }
+}
+
+fn open(py: Python<'_>, args: &Bound<'_, PyTuple>) {
+    const WRITING: i64 = (libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC) as i64;
+    let Some(path) = text(args, 0) else {
+        // A descriptor, opened before.
+        return;
+    };
+    let mode = text(args, 1).unwrap_or_default();
+    let flags: i64 = args.get_item(2).ok().and_then(|f| f.extract().ok()).unwrap_or(0);
+    if mode.contains(['w', 'a', 'x', '+']) || flags & WRITING != 0 {
+        if path != "/dev/null" {
+            veto("open to write", Some(path));
+        }
+        return;
+    }
+    let path = absolute(&path);
+    let by = caller(py).unwrap_or_default();
+    if is_our_own(&by) {
+        return;
+    }
+    if path.starts_with("/proc") || path.starts_with("/sys") {
+        // The machine's present state, which no trace can hold. psutil only counts the fields of
+        // a line there when it is imported.
+        if !by.ends_with("/psutil/_pslinux.py") && !by.ends_with("/psutil/_common.py") {
+            veto("open", Some(path.display().to_string()));
+        }
+        return;
+    }
+    let mut seen = SEEN.lock().expect("no panic while held");
+    if !seen.opened.contains_key(&path) {
+        let before = Signature::of(&path);
+        seen.opened.insert(path, before);
+    }
+}
+
+fn list(py: Python<'_>, args: &Bound<'_, PyTuple>) {
+    let by = caller(py).unwrap_or_default();
+    if by.starts_with("<frozen importlib") {
+        // Resolution of names: recorded as such.
+        return;
+    }
+    if is_our_own(&by) {
+        return;
+    }
+    let path = absolute(&text(args, 0).unwrap_or_else(|| ".".into()));
+    let for_dists = by.contains("/importlib/metadata/") || by.contains("/importlib_metadata/");
+    let mut seen = SEEN.lock().expect("no panic while held");
+    let only_dists = seen.listed.entry(path).or_insert(true);
+    *only_dists &= for_dists;
+}
+
+fn is_our_own(file: &str) -> bool {
+    file.ends_with("/pyseidon/observe.py")
+}
+
+/// What code run in the background must not do: a checkpoint of it would have effects that the
+/// user did not ask for, or hold what a fork cannot share.
+fn is_veto(event: &[u8]) -> bool {
+    const EVENTS: [&[u8]; 46] = [
+        b"_thread.start_new_thread",
+        b"_thread.start_joinable_thread",
+        b"ftplib.connect",
+        b"http.client.connect",
+        b"os.chmod",
+        b"os.chown",
+        b"os.exec",
+        b"os.fork",
+        b"os.forkpty",
+        b"os.kill",
+        b"os.killpg",
+        b"os.lchown",
+        b"os.link",
+        b"os.lockf",
+        b"os.mkdir",
+        b"os.posix_spawn",
+        b"os.remove",
+        b"os.removexattr",
+        b"os.rename",
+        b"os.rmdir",
+        b"os.setxattr",
+        b"os.symlink",
+        b"os.system",
+        b"os.truncate",
+        b"os.utime",
+        b"pty.spawn",
+        b"shutil.chown",
+        b"shutil.copyfile",
+        b"shutil.copymode",
+        b"shutil.copystat",
+        b"shutil.copytree",
+        b"shutil.make_archive",
+        b"shutil.move",
+        b"shutil.rmtree",
+        b"shutil.unpack_archive",
+        b"signal.pthread_kill",
+        b"smtplib.connect",
+        b"socket.bind",
+        b"socket.connect",
+        b"socket.getaddrinfo",
+        b"socket.gethostbyname",
+        b"socket.sendto",
+        b"sqlite3.connect",
+        b"subprocess.Popen",
+        b"sys.addaudithook",
+        b"urllib.Request",
+    ];
+    EVENTS.contains(&event)
+}
+
+fn is_harmless(py: Python<'_>, event: &[u8], args: &Bound<'_, PyTuple>) -> bool {
+    match event {
+        b"sqlite3.connect" => text(args, 0).as_deref() == Some(":memory:"),
+        // `ctypes.util.find_library` lets it print its cache.
+        b"subprocess.Popen" if text(args, 0).as_deref() == Some("/sbin/ldconfig") => {
+            let mut seen = SEEN.lock().expect("no panic while held");
+            let cache = PathBuf::from("/etc/ld.so.cache");
+            let before = Signature::of(&cache);
+            seen.opened.entry(cache).or_insert(before);
+            true
+        }
+        // urllib3 asks once whether the machine has IPv6, and closes the socket.
+        b"socket.bind" => {
+            caller(py).is_some_and(|by| by.ends_with("/urllib3/util/connection.py"))
+        }
+        _ => false,
+    }
+}
+
+/// Ends a build before the thing is done. Nothing can swallow this, and nothing is half done.
+fn veto(what: &str, of: Option<String>) -> ! {
+    let stage = SEEN.lock().expect("no panic while held").stage.clone();
+    let of = of.map(|of| format!(" (`{of}`)")).unwrap_or_default();
+    serve::fail_now(&stage, &format!("`{what}`{of} during a background build"))
+}
+
+/// The file of the innermost Python frame.
+fn caller(py: Python<'_>) -> Option<String> {
+    // SAFETY: gives a borrowed frame or null; the interpreter is held.
+    let frame = unsafe {
+        Bound::from_borrowed_ptr_or_opt(py, ffi::PyEval_GetFrame().cast::<ffi::PyObject>())
+    }?;
+    frame
+        .getattr("f_code")
+        .and_then(|code| code.getattr("co_filename"))
+        .and_then(|name| name.extract())
+        .ok()
+}
+
+/// An argument that is a string, bytes, or a path object.
+fn text(args: &Bound<'_, PyTuple>, at: usize) -> Option<String> {
+    let arg = args.get_item(at).ok()?;
+    if let Ok(text) = arg.extract::<String>() {
+        return Some(text);
+    }
+    if let Ok(bytes) = arg.extract::<Vec<u8>>() {
+        return Some(String::from_utf8_lossy(&bytes).into_owned());
+    }
+    if arg.is_none() || arg.extract::<i64>().is_ok() {
+        return None;
+    }
+    arg.str().ok().map(|text| text.to_string())
+}
+
+pub(crate) fn absolute(path: &str) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path))
+}

@@ -1,0 +1,42 @@
+//! The fork: the only place where a process that holds Python is duplicated.
+
+use std::io;
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+/// Which side of the fork this is.
+pub(crate) enum Side {
+    Parent(i32),
+    Child,
+}
+
+/// Forks the interpreter.
+///
+/// The hooks registered with `os.register_at_fork` run on both sides. `os.fork` itself is not
+/// called: it adds a warning about threads (Python 3.12 and later) that a strict warning filter
+/// of the user's would turn into an exception in the zygote.
+///
+/// # Contract
+/// The caller is the only Python thread, holds the interpreter, and owns no lock that the child
+/// needs. Threads of native libraries are gone in the child; that they survive this was measured
+/// for those that a checkpoint may hold, and [`crate::record`] refuses the others. The child must
+/// not return into the loop that called this.
+pub(crate) fn fork(_py: Python<'_>) -> io::Result<Side> {
+    // SAFETY: the interpreter is held (`_py`), and each hook function is called exactly as
+    // `os.fork` does: before in the parent, then one of the two after it.
+    unsafe {
+        ffi::PyOS_BeforeFork();
+        match libc::fork() {
+            0 => {
+                ffi::PyOS_AfterFork_Child();
+                Ok(Side::Child)
+            }
+            pid => {
+                let error = io::Error::last_os_error();
+                ffi::PyOS_AfterFork_Parent();
+                if pid < 0 { Err(error) } else { Ok(Side::Parent(pid)) }
+            }
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The end of a worker: as the interpreter would end, or the short way where nothing is lost.
+//!
+//! Finalising an interpreter destroys every object, which costs 6 to 300 ms in a forked child
+//! (each touched page is copied first) and does nothing that anybody sees, unless some object
+//! waits for it: an open file with a buffer, a suspended generator with a `finally`, an object
+//! with `__del__`. So they are looked for, among the objects made since the fork; if there is
+//! any, the interpreter is finalised as usual.
+
+use std::collections::HashMap;
+
+use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyCFunction, PyList};
+
+use crate::{audit, serve};
+
+/// Ends the process after its script. `result` is owned: what the script's code gave, or null
+/// with an exception set.
+pub(crate) fn leave(py: Python<'_>, result: *mut ffi::PyObject) -> ! {
+    if serve::is_building() {
+        serve::fail_now("", "pytest ended before it could be parked");
+    }
+    let page = serve::running_page();
+    if let Some(page) = &page {
+        page.done();
+    }
+    let note = |path| {
+        if let Some(page) = &page {
+            page.set_exit(path);
+        }
+    };
+    let error = (result.is_null()).then(|| PyErr::take(py)).flatten();
+    let interrupted = error
+        .as_ref()
+        .is_some_and(|e| e.is_instance_of::<PyKeyboardInterrupt>(py));
+    let mut code = match error {
+        None => 0,
+        Some(error) => status_of(py, error),
+    };
+    audit::set_mode(audit::Mode::Off);
+    if shut_down(py) && nothing_waits(py) && flush(py) {
+        note(1);
+    } else {
+        note(2);
+        // SAFETY: the interpreter is held by this, the main thread; it is not used afterwards.
+        if unsafe { ffi::Py_FinalizeEx() } < 0 {
+            code = 120;
+        }
+    }
+    if interrupted {
+        // As Python does for an unhandled KeyboardInterrupt, so that a shell sees the signal.
+        // SAFETY: plain calls on this process; C buffers are flushed as `exit` would.
+        unsafe {
+            libc::fflush(std::ptr::null_mut());
+            libc::signal(libc::SIGINT, libc::SIG_DFL);
+            libc::kill(libc::getpid(), libc::SIGINT);
+        }
+        code = 128 + libc::SIGINT;
+    }
+    // SAFETY: runs the C library's exit handlers and ends the process.
+    unsafe { libc::exit(code) }
+}
+
+/// The exit status for what ended the script; prints what Python would print of it.
+fn status_of(py: Python<'_>, error: PyErr) -> i32 {
+    if !error.is_instance_of::<PySystemExit>(py) || std::env::var_os("PYTHONINSPECT").is_some() {
+        // With PYTHONINSPECT Python prints a SystemExit and goes on; it is printed here too.
+        error.print(py);
+        return 1;
+    }
+    let value = error.value(py);
+    let code = value.getattr("code").unwrap_or_else(|_| py.None().into_bound(py));
+    if code.is_none() {
+        return 0;
+    }
+    if let Ok(number) = code.extract::<i64>() {
+        return number as i32;
+    }
+    // Lets Python print it: the very same SystemExit, without ending here.
+    let printed = py
+        .import("sys")
+        .and_then(|sys| sys.getattr("stderr"))
+        .and_then(|stderr| {
+            stderr.call_method1("write", (code.str()?, ))?;
+            stderr.call_method1("write", ("\n",))
+        });
+    drop(printed);
+    1
+}
+
+/// What an interpreter does first when it ends: joins threads, runs atexit handlers. False if
+/// something is amiss that only the full way deals with.
+fn shut_down(py: Python<'_>) -> bool {
+    let modules = match py.import("sys").and_then(|sys| sys.getattr("modules")) {
+        Ok(modules) => modules,
+        Err(_) => return false,
+    };
+    for (module, function) in [("threading", "_shutdown"), ("atexit", "_run_exitfuncs")] {
+        let Ok(module) = modules.get_item(module) else {
+            continue;
+        };
+        if let Err(error) = module.call_method0(function) {
+            error.write_unraisable(py, Some(&module));
+        }
+    }
+    true
+}
+
+/// Flushes the standard streams. False if one cannot be flushed: finalisation says so and sets
+/// the status.
+fn flush(py: Python<'_>) -> bool {
+    let Ok(sys) = py.import("sys") else {
+        return false;
+    };
+    for name in ["stdout", "stderr"] {
+        let Ok(stream) = sys.getattr(name) else {
+            continue;
+        };
+        if stream.is_none() {
+            continue;
+        }
+        let closed = stream
+            .getattr("closed")
+            .and_then(|c| c.is_truthy())
+            .unwrap_or(false);
+        if !closed && stream.call_method0("flush").is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+/// True if no object made since the fork has something to do at the end.
+fn nothing_waits(py: Python<'_>) -> bool {
+    look(py).unwrap_or(false)
+}
+
+fn look(py: Python<'_>) -> PyResult<bool> {
+    let gc = py.import("gc")?;
+    let streams = standard_streams(py)?;
+    let weak_type = py.import("_weakref")?.getattr("ref")?.as_ptr();
+    let objects = gc.call_method0("get_objects")?.cast_into::<PyList>()?;
+    let mut verdicts: HashMap<*mut ffi::PyTypeObject, bool> = HashMap::new();
+    for object in objects.iter() {
+        // SAFETY: a live object has a live type.
+        let kind = unsafe { ffi::Py_TYPE(object.as_ptr()) };
+        if kind.cast() == weak_type {
+            if has_foreign_callback(&object) {
+                if std::env::var_os("PYSEIDON_DBG").is_some() { eprintln!("weak: {object:?} {:?}", object.getattr("__callback__")); }
+                return Ok(false);
+            }
+            continue;
+        }
+        let suspicious = match verdicts.get(&kind) {
+            Some(verdict) => *verdict,
+            None => {
+                let verdict = object.get_type().hasattr("__del__")?;
+                verdicts.insert(kind, verdict);
+                verdict
+            }
+        };
+        if suspicious && !streams.contains(&object.as_ptr()) && waits(&object)? {
+            if std::env::var_os("PYSEIDON_DBG").is_some() { eprintln!("waits: {object:?} {:?}", object.get_type()); }
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The standard streams and what they are made of: they are flushed anyway.
+fn standard_streams(py: Python<'_>) -> PyResult<Vec<*mut ffi::PyObject>> {
+    let sys = py.import("sys")?;
+    let mut found = Vec::new();
+    for name in ["stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__"] {
+        let Ok(mut stream) = sys.getattr(name) else {
+            continue;
+        };
+        loop {
+            found.push(stream.as_ptr());
+            stream = match stream.getattr("buffer").or_else(|_| stream.getattr("raw")) {
+                Ok(below) => below,
+                Err(_) => break,
+            };
+        }
+    }
+    Ok(found)
+}
+
+/// True unless an object with `__del__` is known to have nothing left to do.
+fn waits(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    for frame in ["gi_frame", "cr_frame", "ag_frame"] {
+        let Ok(frame) = object.getattr(frame) else {
+            continue;
+        };
+        if frame.is_none() {
+            return Ok(false);
+        }
+        // One that never began has no `finally` to run.
+        let begun: i64 = frame.getattr("f_lasti")?.extract()?;
+        return Ok(begun >= 0);
+    }
+    let kind = object.get_type();
+    if kind.module()?.to_string() != "_io" {
+        return Ok(true);
+    }
+    if matches!(kind.name()?.to_string().as_str(), "StringIO" | "BytesIO") {
+        // Nothing outside the process.
+        return Ok(false);
+    }
+    Ok(!object.getattr("closed")?.is_truthy()?)
+}
+
+/// True if a weak reference calls something other than the bookkeeping of weak containers.
+fn has_foreign_callback(reference: &Bound<'_, PyAny>) -> bool {
+    let Ok(callback) = reference.getattr("__callback__") else {
+        return false;
+    };
+    // A C function keeps books (the caches of abstract base classes), it does not report.
+    if callback.is_none() || callback.is_instance_of::<PyCFunction>() {
+        return false;
+    }
+    let module = callback
+        .getattr("__module__")
+        .and_then(|m| m.extract::<String>())
+        .unwrap_or_default();
+    !matches!(module.as_str(), "weakref" | "_weakrefset" | "abc" | "functools" | "logging")
+}

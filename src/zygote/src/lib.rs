@@ -1,0 +1,44 @@
+//! The extension module `pyseidon._zygote`: turns the user's own Python process into a zygote.
+//!
+//! - [`launch`]: gives the process a main thread without a frame of ours, runs the script there
+//! - [`serve`]: the loop of a parked process: forks, relays signals, reaps, reports
+//! - [`fork`]: the fork and its contract
+//! - [`page`]: the memory that a worker shares with its zygote
+//! - [`inherit`]: makes a fresh child the process that the caller would have started
+//! - [`audit`]: the audit hook: what a build reads, what it must not do, what a run imports
+//! - [`profile`]: reads that raise no audit event, seen as calls of C functions
+//! - [`record`]: a trace from what was seen
+//! - [`leave`]: the end of a worker
+//!
+//! Everything here runs on one thread with the interpreter held.
+
+mod audit;
+mod fork;
+mod inherit;
+mod launch;
+mod leave;
+mod page;
+mod profile;
+mod record;
+mod serve;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn _zygote(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<serve::Order>()?;
+    module.add_function(wrap_pyfunction!(launch::launch, module)?)?;
+    module.add_function(wrap_pyfunction!(launch::on_import, module)?)?;
+    module.add_function(wrap_pyfunction!(serve::begin, module)?)?;
+    module.add_function(wrap_pyfunction!(serve::park, module)?)?;
+    module.add_function(wrap_pyfunction!(serve::fail, module)?)?;
+    module.add_function(wrap_pyfunction!(serve::refuse, module)?)?;
+    module.add_function(wrap_pyfunction!(serve::enter, module)?)?;
+    module.add_function(wrap_pyfunction!(audit::watch, module)?)?;
+    module.add_function(wrap_pyfunction!(audit::unwatch, module)?)?;
+    module.add_function(wrap_pyfunction!(audit::stage, module)?)?;
+    module.add_function(wrap_pyfunction!(profile::profile, module)?)?;
+    module.add_function(wrap_pyfunction!(profile::observe, module)?)?;
+    module.add_function(wrap_pyfunction!(profile::findings, module)?)?;
+    Ok(())
+}

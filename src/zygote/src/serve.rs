@@ -1,0 +1,628 @@
+//! The loop of a parked process: forks on orders, relays signals, reaps, reports.
+//!
+//! ```text
+//!             Begin / Grow                 script reaches where it parks
+//!   (start) ───────────────▶ building ───────────────────────────────────▶ parked ──┐ Serve: fork a worker
+//!                               │ script ends, fails, does what is vetoed    │  ▲     │ Grow: fork a zygote
+//!                               ▼                                            │  └─────┘
+//!                         Failed, exit                    control closed ────▼
+//!                                                                  leaving: exit when no worker is left
+//! ```
+//!
+//! Once parked, a zygote runs nothing but this loop: no Python code, so nothing that a library
+//! does not survive after a fork.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+use pyseidon::process::{self, Change};
+use pyseidon::protocol::{self, Ended, ExitPath, Notice, Parked, Relay, Reply, Run};
+use pyseidon::trace::{EnvInput, Trace};
+use pyseidon::transport::{Connection, Filled, move_high};
+
+use crate::fork::{Side, fork};
+use crate::page::{self, Page};
+use crate::record::{self, Facts};
+use crate::{audit, inherit};
+
+/// Between the fork of a worker and its entering pytest only our own code runs: a few
+/// milliseconds on an idle machine. What takes a thousand times as long is stuck.
+const WATCHDOG: Duration = Duration::from_secs(5);
+
+/// What a child of the loop is to become; what [`begin`] and [`park`] give to Python.
+#[pyclass(get_all, frozen)]
+pub(crate) struct Order {
+    /// `begin`, `grow` or `run`.
+    kind: &'static str,
+    script: Vec<u8>,
+    argv: Vec<Vec<u8>>,
+    env: Vec<Vec<u8>>,
+    cwd: Vec<u8>,
+    python: Vec<u8>,
+    python_options: Vec<Vec<u8>>,
+    /// Signals that the caller ignores, bit `n - 1` for signal `n`.
+    ignored: u64,
+    /// Of `grow`: the entry point before which to park.
+    before: Option<String>,
+}
+
+impl Order {
+    fn new(kind: &'static str, run: &Run, before: Option<String>) -> Self {
+        Self {
+            kind,
+            script: run.script.clone(),
+            argv: run.argv.clone(),
+            env: run.env.clone(),
+            cwd: run.cwd.clone(),
+            python: run.python.clone(),
+            python_options: run.python_options.clone(),
+            ignored: run.ignored,
+            before,
+        }
+    }
+}
+
+/// What this process is.
+enum Role {
+    Zygote(Zygote),
+    Worker(WorkerSide),
+    /// A worker in pytest: its end is told through the page.
+    Running(std::mem::ManuallyDrop<Page>),
+}
+
+/// A zygote that builds or has parked.
+struct Zygote {
+    control: Connection,
+    template: Box<Run>,
+    since: Instant,
+}
+
+/// A worker before it enters pytest.
+struct WorkerSide {
+    client: Connection,
+    /// Closed when the worker has entered pytest or is gone: how the zygote learns of it.
+    alive: OwnedFd,
+    page: std::mem::ManuallyDrop<Page>,
+}
+
+static ROLE: Mutex<Option<Role>> = Mutex::new(None);
+
+fn set_role(role: Role) {
+    // What was there belongs to the process before the fork, or its descriptors are closed.
+    std::mem::forget(ROLE.lock().expect("no panic while held").replace(role));
+}
+
+fn take_role() -> Option<Role> {
+    ROLE.lock().expect("no panic while held").take()
+}
+
+fn os_error(error: impl std::fmt::Display) -> PyErr {
+    PyRuntimeError::new_err(error.to_string())
+}
+
+/// Takes the control channel over and waits for the first order.
+///
+/// Raises RuntimeError if the daemon is gone or says something else.
+#[pyfunction]
+pub(crate) fn begin(control: RawFd) -> PyResult<Order> {
+    // SAFETY: the daemon has opened this descriptor for us and nobody else here uses it.
+    let control = unsafe { OwnedFd::from_raw_fd(control) };
+    let control = move_high(control).map_err(os_error)?;
+    let mut control = Connection::new(UnixStream::from(control));
+    let frame = control.receive().map_err(os_error)?;
+    let protocol::Order::Begin { run } = frame.decode().map_err(os_error)? else {
+        return Err(os_error("the first order is not `Begin`"));
+    };
+    let order = Order::new("begin", &run, None);
+    set_role(Role::Zygote(Zygote {
+        control,
+        template: run,
+        since: Instant::now(),
+    }));
+    Ok(order)
+}
+
+/// Parks: reports what was built and serves orders. Returns in children only.
+///
+/// `facts` is what `observe.py` saw, `holds` says in words what this process holds, `shallow` why
+/// it does not hold more. Raises RuntimeError in a process that is no building zygote.
+#[pyfunction]
+pub(crate) fn park(
+    py: Python<'_>,
+    facts: Facts,
+    holds: String,
+    shallow: Option<String>,
+) -> PyResult<Order> {
+    audit::set_mode(audit::Mode::Off);
+    let Some(Role::Zygote(zygote)) = take_role() else {
+        return Err(os_error("not a building zygote"));
+    };
+    // In a child its descriptor is closed, or somebody else's.
+    let mut zygote = std::mem::ManuallyDrop::new(zygote);
+    let seen = audit::seen();
+    let (mut trace, unsettled) = record::trace(&seen, facts, random_key());
+    trace.set_env(&zygote.template.env);
+    if trace.cwd.is_some() {
+        trace.cwd = Some(zygote.template.cwd.clone());
+    }
+    if trace.argv.is_some() {
+        trace.argv = Some(zygote.template.argv.clone());
+    }
+    let notice = Notice::Parked(Box::new(Parked {
+        pid: std::process::id() as i32,
+        holds,
+        trace,
+        unsettled: unsettled.map(|path| path.display().to_string()),
+        shallow,
+        seconds: zygote.since.elapsed().as_secs_f64(),
+    }));
+    if zygote.control.send(&notice, &[]).is_err() {
+        exit_now(0);
+    }
+    // Not to keep the user's directory from being removed or unmounted.
+    let _ = nix::unistd::chdir("/");
+    serve(py, &mut zygote)
+}
+
+fn random_key() -> [u8; 32] {
+    let mut key = [0u8; 32];
+    // SAFETY: fills a buffer of the given length. Without entropy the key is zero, which only
+    // weakens the hiding of values.
+    unsafe { libc::getrandom(key.as_mut_ptr().cast(), key.len(), 0) };
+    key
+}
+
+/// A worker, as its zygote sees it.
+struct Worker {
+    id: u64,
+    client: Option<Connection>,
+    /// Until the worker has entered pytest.
+    alive: Option<OwnedFd>,
+    page: Page,
+    since: u64,
+    deadline: Instant,
+}
+
+struct Loop<'a> {
+    control: &'a mut Connection,
+    workers: HashMap<i32, Worker>,
+    leaving: bool,
+}
+
+fn serve(py: Python<'_>, zygote: &mut Zygote) -> PyResult<Order> {
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGCHLD);
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None).map_err(os_error)?;
+    let children = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .map_err(os_error)?;
+    let mut state = Loop {
+        control: &mut zygote.control,
+        workers: HashMap::new(),
+        leaving: false,
+    };
+    loop {
+        if let Some(order) = state.take_orders(py)? {
+            sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&mask), None).map_err(os_error)?;
+            // The loop's descriptors were closed, or replaced by the caller's.
+            std::mem::forget(state.workers);
+            std::mem::forget(children);
+            return Ok(order);
+        }
+        if state.leaving && state.workers.is_empty() {
+            exit_now(0);
+        }
+        state.wait(&children).map_err(os_error)?;
+        while let Ok(Some(_)) = children.read_signal() {}
+        while let Some(change) = process::next_change() {
+            state.on_change(change);
+        }
+        state.on_workers();
+    }
+}
+
+impl Loop<'_> {
+    /// Sleeps until something is to be done; reads what has come on the control channel.
+    fn wait(&mut self, children: &SignalFd) -> nix::Result<()> {
+        let mut fds: Vec<PollFd<'_>> = vec![PollFd::new(children.as_fd(), PollFlags::POLLIN)];
+        if !self.leaving {
+            fds.push(PollFd::new(self.control.as_fd(), PollFlags::POLLIN));
+        }
+        let mut timeout = PollTimeout::NONE;
+        for worker in self.workers.values() {
+            let all = worker.client.iter().map(Connection::as_fd);
+            for fd in all.chain(worker.alive.iter().map(AsFd::as_fd)) {
+                fds.push(PollFd::new(fd, PollFlags::POLLIN));
+            }
+            if worker.alive.is_some() {
+                let left = worker.deadline.saturating_duration_since(Instant::now());
+                let left = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
+                timeout = timeout.min(left);
+                if i32::from(timeout) < 0 {
+                    timeout = left;
+                }
+            }
+        }
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::Error::EINTR) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Carries out orders. Gives an order in the child that is to go on with it.
+    fn take_orders(&mut self, py: Python<'_>) -> PyResult<Option<Order>> {
+        if self.leaving {
+            return Ok(None);
+        }
+        let ready = {
+            let mut fds = [PollFd::new(self.control.as_fd(), PollFlags::POLLIN)];
+            poll(&mut fds, PollTimeout::ZERO).unwrap_or(0) > 0
+        };
+        if ready && !matches!(self.control.fill(), Ok(Filled::Some | Filled::WouldBlock)) {
+            self.leaving = true;
+        }
+        while let Ok(Some(frame)) = self.control.next() {
+            let order: protocol::Order = match frame.decode() {
+                Ok(order) => order,
+                Err(_) => {
+                    self.leaving = true;
+                    return Ok(None);
+                }
+            };
+            let child = match order {
+                protocol::Order::Begin { .. } => None,
+                protocol::Order::Serve { id, run } => self.fork_worker(py, id, &run, frame.fds)?,
+                protocol::Order::Grow { run, before } => grow(py, run, before, frame.fds)?,
+            };
+            if child.is_some() {
+                return Ok(child);
+            }
+        }
+        Ok(None)
+    }
+
+    fn fork_worker(
+        &mut self,
+        py: Python<'_>,
+        id: u64,
+        run: &Run,
+        mut fds: Vec<OwnedFd>,
+    ) -> PyResult<Option<Order>> {
+        let since = page::now();
+        if fds.len() != run.fds.len() + 2 {
+            self.refused(id, "the descriptors do not fit the run");
+            return Ok(None);
+        }
+        let own = fds.split_off(2);
+        let cwd = fds.pop().expect("two are left");
+        let client = fds.pop().expect("one is left");
+        let made = Page::new().and_then(|page| Ok((page, nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?)));
+        let (page, (alive, held)) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                self.refused(id, &format!("preparing a worker: {error}"));
+                return Ok(None);
+            }
+        };
+        match fork(py) {
+            Ok(Side::Child) => {
+                std::mem::forget(alive);
+                let side = page.share();
+                std::mem::forget(page);
+                become_worker(run, client, cwd, own, held, side);
+                Ok(Some(Order::new("run", run, None)))
+            }
+            Ok(Side::Parent(pid)) => {
+                drop((own, cwd, held));
+                let client = Connection::new(UnixStream::from(client));
+                let _ = client.set_nonblocking(true);
+                self.workers.insert(
+                    pid,
+                    Worker {
+                        id,
+                        client: Some(client),
+                        alive: Some(alive),
+                        page,
+                        since,
+                        deadline: Instant::now() + WATCHDOG,
+                    },
+                );
+                Ok(None)
+            }
+            Err(error) => {
+                self.refused(id, &format!("forking: {error}"));
+                Ok(None)
+            }
+        }
+    }
+
+    fn refused(&self, id: u64, reason: &str) {
+        let _ = self.control.send(
+            &Notice::Refused {
+                id,
+                reason: reason.to_owned(),
+            },
+            &[],
+        );
+    }
+
+    fn on_change(&mut self, change: Change) {
+        match change {
+            Change::Stopped { pid, signal } => {
+                if let Some(client) = self.workers.get(&pid).and_then(|w| w.client.as_ref()) {
+                    let _ = client.send(&Reply::Stopped { signal }, &[]);
+                }
+            }
+            Change::Continued { .. } => {}
+            Change::Ended { pid, status } => {
+                // A deeper zygote is not in the table: the daemon sees its channel close.
+                if let Some(mut worker) = self.workers.remove(&pid) {
+                    self.enter(&mut worker, pid);
+                    self.end(worker, status);
+                }
+            }
+        }
+    }
+
+    /// Tells the daemon, once, that a worker has entered pytest.
+    fn enter(&self, worker: &mut Worker, pid: i32) {
+        if worker.page.entered() && worker.alive.take().is_some() {
+            let id = worker.id;
+            let _ = self.control.send(&Notice::Entered { id, pid }, &[]);
+        }
+    }
+
+    fn end(&self, worker: Worker, status: i32) {
+        let id = worker.id;
+        if !worker.page.entered() {
+            let reason = worker.page.refused().unwrap_or_else(|| {
+                format!("the worker ended before it entered pytest (wait status {status})")
+            });
+            self.refused(id, &reason);
+            return;
+        }
+        if let Some(client) = &worker.client {
+            let _ = client.send(&Reply::Ended { status }, &[]);
+        }
+        let end = page::now();
+        let entered = worker.page.entered_at();
+        let done = match worker.page.done_at() {
+            0 => end,
+            done => done,
+        };
+        let seconds = |from: u64, to: u64| to.saturating_sub(from) as f64 / 1e9;
+        let notice = Notice::Ended(Box::new(Ended {
+            id,
+            status,
+            exit: match worker.page.exit() {
+                1 => ExitPath::Short,
+                2 => ExitPath::Full,
+                _ => ExitPath::Abrupt,
+            },
+            seconds: [
+                seconds(worker.since, entered),
+                seconds(entered, done),
+                seconds(done, end),
+            ],
+            imports: worker.page.imports(),
+        }));
+        let _ = self.control.send(&notice, &[]);
+    }
+
+    /// What clients say, and who has entered or is stuck.
+    fn on_workers(&mut self) {
+        let now = Instant::now();
+        let mut workers = std::mem::take(&mut self.workers);
+        for (pid, worker) in &mut workers {
+            let gone = worker.alive.as_ref().is_some_and(hung_up);
+            if gone {
+                self.enter(worker, *pid);
+            }
+            if worker.alive.is_some() && now >= worker.deadline {
+                worker.page.refuse("the worker showed no life");
+                process::kill_group(*pid);
+                worker.deadline = now + WATCHDOG;
+            }
+            let Some(client) = worker.client.as_mut() else {
+                continue;
+            };
+            match relay(client, *pid) {
+                Ok(true) => {}
+                Ok(false) | Err(_) => {
+                    // The client was killed, or its terminal is gone with it.
+                    worker.client = None;
+                    process::kill_group(*pid);
+                }
+            }
+        }
+        self.workers = workers;
+    }
+}
+
+fn hung_up(fd: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).unwrap_or(0) > 0
+}
+
+/// Passes on what the client says; false when it is gone.
+fn relay(client: &mut Connection, pid: i32) -> pyseidon::error::Result<bool> {
+    loop {
+        match client.fill()? {
+            Filled::WouldBlock => return Ok(true),
+            Filled::Eof => return Ok(false),
+            Filled::Some => {}
+        }
+        while let Some(frame) = client.next()? {
+            let Relay::Signal(signal) = frame.decode()?;
+            process::signal_group(pid, signal);
+        }
+    }
+}
+
+/// In a fresh child: takes over what the kernel keeps of the caller.
+fn become_worker(
+    run: &Run,
+    client: OwnedFd,
+    cwd: OwnedFd,
+    own: Vec<OwnedFd>,
+    held: OwnedFd,
+    page: std::mem::ManuallyDrop<Page>,
+) {
+    let taken = (|| {
+        inherit::lead_group(run);
+        inherit::take_over_directory(&cwd)?;
+        drop(cwd);
+        let mut kept = inherit::place_descriptors(own, &run.fds, vec![client, held])?;
+        inherit::take_over(run);
+        inherit::set_environ(&run.env);
+        inherit::block_signals(run.blocked);
+        let alive = kept.pop().expect("two were given");
+        let client = kept.pop().expect("two were given");
+        std::io::Result::Ok((client, alive))
+    })();
+    match taken {
+        Ok((client, alive)) => set_role(Role::Worker(WorkerSide {
+            client: Connection::new(UnixStream::from(client)),
+            alive,
+            page,
+        })),
+        Err(error) => {
+            page.refuse(&format!("becoming the caller's process: {error}"));
+            exit_now(1);
+        }
+    }
+}
+
+/// Forks a process that goes on building; gives its order in the child.
+fn grow(
+    py: Python<'_>,
+    run: Box<Run>,
+    before: Option<String>,
+    mut fds: Vec<OwnedFd>,
+) -> PyResult<Option<Order>> {
+    if fds.len() != 3 || !matches!(fork(py), Ok(Side::Child)) {
+        // Closing the new channel tells the daemon.
+        return Ok(None);
+    }
+    let cwd = fds.pop().expect("three were given");
+    let output = fds.pop().expect("two are left");
+    let control = fds.pop().expect("one is left");
+    let placed = (|| {
+        // SAFETY: a plain system call on this process.
+        unsafe { libc::setpgid(0, 0) };
+        inherit::take_over_directory(&cwd)?;
+        drop(cwd);
+        let null = OwnedFd::from(std::fs::File::open("/dev/null")?);
+        let errors = output.try_clone()?;
+        let streams = vec![null, output, errors];
+        let mut kept = inherit::place_descriptors(streams, &[0, 1, 2], vec![control])?;
+        inherit::set_environ(&run.env);
+        std::io::Result::Ok(kept.pop().expect("one was given"))
+    })();
+    let Ok(control) = placed.and_then(|c| move_high(c).map_err(std::io::Error::other)) else {
+        exit_now(1);
+    };
+    let order = Order::new("grow", &run, before);
+    set_role(Role::Zygote(Zygote {
+        control: Connection::new(UnixStream::from(control)),
+        template: run,
+        since: Instant::now(),
+    }));
+    audit::resume();
+    Ok(Some(order))
+}
+
+/// In a worker: this checkpoint does not stand for the run. Nothing was run; ends the process.
+#[pyfunction]
+pub(crate) fn refuse(reason: &str) -> PyResult<()> {
+    match take_role() {
+        Some(Role::Worker(worker)) => {
+            worker.page.refuse(reason);
+            exit_now(0)
+        }
+        _ => Err(os_error("not a worker before pytest")),
+    }
+}
+
+/// In a worker: enters pytest. From here on the run is the user's.
+#[pyfunction]
+pub(crate) fn enter() -> PyResult<()> {
+    let Some(Role::Worker(worker)) = take_role() else {
+        return Err(os_error("not a worker before pytest"));
+    };
+    let page = worker.page.share();
+    page.enter();
+    let started = Reply::Started {
+        pid: std::process::id() as i32,
+    };
+    if worker.client.send(&started, &[]).is_err() {
+        // Nobody is there to run for.
+        exit_now(0);
+    }
+    drop((worker.client, worker.alive));
+    audit::record_run(page.share());
+    set_role(Role::Running(page));
+    Ok(())
+}
+
+/// In a building zygote: it cannot get to where it is to park. Ends the process.
+#[pyfunction]
+pub(crate) fn fail(reason: &str) -> PyResult<()> {
+    let stage = audit::seen().stage;
+    fail_now(&stage, reason)
+}
+
+pub(crate) fn fail_now(stage: &str, reason: &str) -> ! {
+    audit::set_mode(audit::Mode::Off);
+    if let Some(Role::Zygote(zygote)) = take_role() {
+        let seen = audit::seen();
+        let trace = Trace {
+            files: seen
+                .opened
+                .keys()
+                .map(|path| {
+                    pyseidon::trace::FileInput::take(path.clone(), pyseidon::trace::Role::Content)
+                })
+                .collect(),
+            env: Vec::<EnvInput>::new(),
+            ..Trace::default()
+        };
+        let notice = Notice::Failed {
+            culprit: (!stage.is_empty()).then(|| stage.to_owned()),
+            reason: reason.to_owned(),
+            trace: Box::new(trace),
+        };
+        let _ = zygote.control.send(&notice, &[]);
+    }
+    exit_now(1)
+}
+
+/// The page of a running worker; `None` in any other process.
+pub(crate) fn running_page() -> Option<std::mem::ManuallyDrop<Page>> {
+    match ROLE.lock().expect("no panic while held").as_ref() {
+        Some(Role::Running(page)) => Some(page.share()),
+        _ => None,
+    }
+}
+
+/// True in a process that has not parked yet.
+pub(crate) fn is_building() -> bool {
+    matches!(
+        ROLE.lock().expect("no panic while held").as_ref(),
+        Some(Role::Zygote(_))
+    )
+}
+
+/// Leaves without the interpreter's finalisation: nothing of the user's has run here that
+/// anybody waits for.
+fn exit_now(code: i32) -> ! {
+    // SAFETY: ends the process.
+    unsafe { libc::_exit(code) }
+}

@@ -1,0 +1,1 @@
+"""The installed product against plain pytest: what "the same" means, executable."""

@@ -1,0 +1,165 @@
+"""What the daemon says of itself. The only place that knows the shape of its JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .rendezvous import PATIENCE, eventually
+
+
+@dataclass
+class Checkpoint:
+    level: str
+    """`Z0` or `P0`."""
+    state: str
+    """`starting`, `ready`, `replacement` or `leaving`."""
+    pid: int | None
+    served: int
+    age: float
+
+
+@dataclass
+class Run:
+    argv: list[str]
+    started: float
+    checkpoint: str | None
+    """The level of what served it; `None`: plain pytest."""
+    why: str | None
+    raw: dict[str, Any]
+
+
+class Status:
+    """The document of one daemon."""
+
+    def __init__(self, raw: dict[str, Any]):
+        self.raw = raw
+        self.pid: int = raw["pid"]
+        self.socket = Path(raw["socket"])
+        self.checkpoints = [
+            Checkpoint(p["level"], p["state"], p["pid"], p["served"], p["age_seconds"])
+            for root in raw["roots"]
+            for p in root["processes"]
+        ]
+        self.runs = [
+            Run(r["argv"], r["started"], r["checkpoint"], r["why"], r) for r in raw["runs"]
+        ]
+        self.runs.sort(key=lambda run: run.started)
+
+    def ready(self, level: str) -> list[Checkpoint]:
+        return [c for c in self.checkpoints if c.level == level and c.state == "ready"]
+
+    @property
+    def pids(self) -> list[int]:
+        return [self.pid, *(c.pid for c in self.checkpoints if c.pid)]
+
+    def is_ready_for_more_like_the_last(self, level: str) -> bool:
+        """Nothing is being built, and what the last run made the daemon build is there."""
+        if any(c.state not in ("ready", "leaving") for c in self.checkpoints):
+            return False
+        ready = self.ready(level)
+        last = self.runs[-1] if self.runs else None
+        if last is not None and last.checkpoint != level:
+            since = time.time() - last.started
+            ready = [c for c in ready if c.age < since]
+        return bool(ready)
+
+    def __str__(self) -> str:
+        return json.dumps(self.raw, indent=1)
+
+
+class Daemon:
+    """`pyseidon-daemon` in one directory with one environment."""
+
+    def __init__(self, program: Path, cwd: Path, env: dict[str, str]):
+        self.program = program
+        self.cwd = cwd
+        self.env = env
+
+    def command(
+        self, *arguments: str, env: dict[str, str | None] | None = None, timeout: float = PATIENCE
+    ) -> subprocess.CompletedProcess[str]:
+        merged = {**self.env, **(env or {})}
+        return subprocess.run(
+            [str(self.program), *arguments],
+            cwd=self.cwd,
+            env={k: v for k, v in merged.items() if v is not None},
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def all(self) -> list[Status]:
+        """One for each daemon of the project, that of the latest run last."""
+        done = self.command("status", "--json")
+        try:
+            found = [Status(document) for document in json.loads(done.stdout)]
+        except ValueError:
+            raise AssertionError(f"`status --json` said {done.stdout!r} {done.stderr!r}") from None
+        return sorted(found, key=lambda status: status.runs[-1].started if status.runs else 0)
+
+    def status(self) -> Status:
+        found = self.all()
+        assert found, "no daemon runs"
+        return found[-1]
+
+    def until_ready(self, level: str = "P0") -> Status:
+        """Waits until another run with the early options of the last one finds a checkpoint of
+        this level."""
+        latest: list[Status] = []
+
+        def is_ready() -> bool:
+            latest[:] = self.all()
+            return bool(latest) and latest[-1].is_ready_for_more_like_the_last(level)
+
+        try:
+            eventually(is_ready, f"a {level} that is ready")
+        except TimeoutError as error:
+            raise AssertionError(f"{error}\n{latest[-1] if latest else 'no daemon'}") from None
+        return latest[-1]
+
+    def last_run(self) -> Run:
+        status = self.status()
+        assert status.runs, f"the daemon knows of no run\n{status}"
+        return status.runs[-1]
+
+    def stop(self) -> None:
+        done = self.command("stop")
+        assert done.returncode == 0, f"`stop` ended with {done.returncode}: {done.stderr}"
+
+
+def processes_with(text: str) -> list[int]:
+    """The processes whose environment (at their start) holds this text."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            if text.encode() in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def end_processes_with(text: str) -> None:
+    """Ends what a sandbox has left behind: by number, and only its own."""
+
+    def none_left() -> bool:
+        left = processes_with(text)
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        return not left
+
+    eventually(none_left, f"an end of the processes of `{text}`", timeout=10)

@@ -1,0 +1,312 @@
+"""`pyseidon-daemon`: started by itself, one for a project, gone by itself; what it says of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from .harness.daemon import processes_with
+from .harness.outcome import assert_same
+from .harness.rendezvous import Process, eventually
+from .harness.sandbox import Sandbox
+
+pytestmark = pytest.mark.product
+
+NOT_RUNNING = 3
+
+
+@pytest.fixture
+def project(sandbox: Sandbox) -> Sandbox:
+    sandbox.write("pytest.ini", "[pytest]\n")
+    sandbox.write("test_a.py", "def test_a():\n    pass\n")
+    return sandbox
+
+
+@pytest.fixture
+def warm(project: Sandbox) -> Sandbox:
+    project.warm_up()
+    return project
+
+
+def daemons(sandbox: Sandbox) -> list[int]:
+    """By the kernel's list, not by the daemon's own."""
+
+    def is_daemon(pid: int) -> bool:
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            return False
+        return words[0].endswith(b"pyseidon-daemon") and words[1:2] == [b"run"]
+
+    return [pid for pid in processes_with(str(sandbox.runtime)) if is_daemon(pid)]
+
+
+def test_the_first_run_is_plain_and_the_second_warm(project: Sandbox) -> None:
+    project.first()
+    assert project.last_run().checkpoint is None
+    project.until_ready("P0")
+    project.warm()
+    [status] = project.daemon.all()
+    assert [run.checkpoint for run in status.runs] == [None, "P0"]
+
+
+def test_ten_first_runs_start_one_daemon(project: Sandbox) -> None:
+    plain = project.plain("-p", "no:cacheprovider")
+    runs = [project.start(project.pyseidon, "-p", "no:cacheprovider") for _ in range(10)]
+    for run in runs:
+        outcome = project.finish(run)
+        outcome.files = plain.files
+        assert_same(plain, outcome)
+    project.until_ready()
+    assert len(daemons(project)) == 1
+    assert len(project.daemon.status().runs) == 10
+
+
+def test_two_projects_have_two_daemons(warm: Sandbox) -> None:
+    other = warm.base / "other"
+    other.mkdir()
+    (other / "pytest.ini").write_text("[pytest]\n")
+    (other / "test_b.py").write_text("def test_b():\n    pass\n")
+    assert warm.run(warm.pyseidon, cwd=other).status == 0
+    assert len(daemons(warm)) == 2
+    listed = json.loads(warm.daemon.command("status", "--all", "--json").stdout)
+    assert {document["project"] for document in listed} == {str(warm.project), str(other)}
+
+
+def test_stop_ends_every_process(warm: Sandbox) -> None:
+    processes = [Process(pid) for pid in warm.daemon.status().pids]
+    assert len(processes) >= 3
+    socket = warm.daemon.status().socket
+    warm.daemon.stop()
+    for process in processes:
+        with process:
+            process.wait_gone()
+    eventually(lambda: not processes_with(str(warm.runtime)), "no process")
+    assert not socket.exists()
+    assert warm.daemon.all() == []
+    # Again: nothing to do is no failure.
+    warm.daemon.stop()
+
+
+def test_stop_lets_runs_end(project: Sandbox) -> None:
+    project.write_beacon()
+    project.write("test_a.py", "import beacon\n\ndef test_a():\n    beacon.hold('holds')\n")
+    project.warm_up("--co")
+    run = project.start(project.pyseidon, "-q")
+    project.rendezvous.wait_for_hold("holds").close()
+    project.daemon.stop()
+    project.rendezvous.let_go()
+    outcome = project.finish(run)
+    assert outcome.status == 0, outcome
+    assert "1 passed" in outcome.stdout
+
+
+def test_idle_daemon_leaves(project: Sandbox) -> None:
+    project.first(env={"PYSEIDON_IDLE_TIMEOUT": "1"})
+    with Process(project.daemon.status().pid) as daemon:
+        daemon.wait_gone()
+    eventually(lambda: not processes_with(str(project.runtime)), "no process")
+
+
+def test_idle_timeout_of_the_project(project: Sandbox) -> None:
+    project.write("pyproject.toml", "[tool.pyseidon]\nidle_timeout = 1\n")
+    del project.env["PYSEIDON_IDLE_TIMEOUT"]
+    project.first()
+    with Process(project.daemon.status().pid) as daemon:
+        daemon.wait_gone()
+
+
+def test_a_run_keeps_it_from_being_idle(project: Sandbox) -> None:
+    project.write_beacon()
+    project.write("test_a.py", "import beacon\n\ndef test_a():\n    beacon.hold('holds')\n")
+    env = {"PYSEIDON_IDLE_TIMEOUT": "1"}
+    project.first("--co", env=env)
+    project.until_ready()
+    run = project.start(project.pyseidon, env=env)
+    with project.rendezvous.wait_for_hold("holds"), Process(project.daemon.status().pid) as daemon:
+        with pytest.raises(TimeoutError):
+            daemon.wait_gone(timeout=2.5)
+        project.rendezvous.let_go()
+        assert project.finish(run).status == 0
+        daemon.wait_gone()
+
+
+def test_it_holds_nothing_of_a_client(warm: Sandbox) -> None:
+    """Neither descriptors nor directory nor terminal."""
+    out, into = os.pipe()
+    process = warm.start(
+        warm.pyseidon, before=lambda: [os.dup2(into, 1), os.dup2(into, 9)], pass_fds=(), stdout=into
+    )
+    warm.finish(process)
+    os.close(into)
+    with os.fdopen(out, "rb") as reading:
+        assert b"1 passed" in reading.read()
+    for pid in warm.daemon.status().pids:
+        names = [
+            os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd") if fd != "x"
+        ]
+        # The harness's own pipes and files would show up here.
+        assert not [name for name in names if str(warm.base / "events") in name], names
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        terminal = stat[stat.rindex(")") + 2 :].split()[4]
+        assert terminal == "0", f"process {pid} has a terminal"
+
+
+def test_zygotes_have_one_thread(warm: Sandbox) -> None:
+    """A fork copies one thread: a lock that another one holds would stay locked for ever."""
+    for checkpoint in warm.daemon.status().checkpoints:
+        assert len(os.listdir(f"/proc/{checkpoint.pid}/task")) == 1
+
+
+def test_no_zombies(warm: Sandbox) -> None:
+    for _ in range(3):
+        warm.warm()
+
+    def states() -> list[str]:
+        found = []
+        for pid in processes_with(str(warm.runtime)):
+            stat = Path(f"/proc/{pid}/stat").read_text()
+            found.append(stat[stat.rindex(")") + 2])
+        return found
+
+    daemon = warm.daemon.status().pid
+
+    def children_are_known() -> bool:
+        text = Path(f"/proc/{daemon}/task/{daemon}/children").read_text()
+        known = {c.pid for c in warm.daemon.status().checkpoints}
+        return {int(pid) for pid in text.split()} <= known
+
+    eventually(children_are_known, "a daemon whose children are its zygotes")
+    assert "Z" not in states()
+
+
+# ------------------------------------------------------------------ what it says
+
+
+def test_status_for_people(warm: Sandbox) -> None:
+    warm.warm("-k", "test_a")
+    done = warm.daemon.command("status")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert "\x1b" not in done.stdout
+    for words in (str(warm.project), "pid", "MiB", "P0", "Z0", "pytest", "-k test_a", "warm"):
+        assert words in done.stdout, done.stdout
+
+
+def test_status_for_tools(warm: Sandbox) -> None:
+    warm.warm("-x")
+    [document] = json.loads(warm.daemon.command("status", "--json").stdout)
+    assert document["version"] == 1
+    assert document["project"] == str(warm.project)
+    assert document["python"] == str(warm.environment.python)
+    assert document["pid"] in daemons(warm)
+    assert document["uptime_seconds"] > 0
+    assert document["idle_timeout_seconds"] == 120
+    processes = [process for root in document["roots"] for process in root["processes"]]
+    assert {process["level"] for process in processes} == {"Z0", "P0"}
+    for process in processes:
+        assert process["pss_kib"] > 500
+        assert "pytest" in process["holds"] or process["level"] == "P0"
+    cold, last = document["runs"][-2:]
+    assert (cold["checkpoint"], last["checkpoint"]) == (None, "P0")
+    assert cold["why"]
+    assert last["argv"] == ["-x"]
+    assert last["status"] == 0
+    assert 0 < last["seconds"] < 30
+
+
+@pytest.mark.parametrize(
+    ("env", "coloured"),
+    [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)],
+    ids=str,
+)
+def test_status_on_a_terminal(warm: Sandbox, env: dict[str, str], coloured: bool) -> None:
+    with warm.terminal(warm.daemon.program, "status", env=env) as terminal:
+        assert terminal.finish() == 0
+    assert ("\x1b[" in terminal.text) == coloured
+
+
+def test_nothing_runs(project: Sandbox) -> None:
+    done = project.daemon.command("status")
+    assert done.returncode == NOT_RUNNING
+    assert str(project.project) in done.stdout
+    done = project.daemon.command("status", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (NOT_RUNNING, [])
+    assert project.daemon.command("log").returncode == 0
+
+
+def test_start_and_restart(project: Sandbox) -> None:
+    assert project.daemon.command("start").returncode == 0
+    first = project.daemon.status().pid
+    again = project.daemon.command("start")
+    assert again.returncode == 0
+    assert "already" in again.stdout
+    assert project.daemon.status().pid == first
+    # A run finds the daemon that was started by hand.
+    project.warm_up()
+    assert project.daemon.status().pid == first
+    with Process(first) as process:
+        assert project.daemon.command("restart").returncode == 0
+        process.wait_gone()
+    assert project.daemon.status().pid != first
+    project.same()
+
+
+def test_log(warm: Sandbox) -> None:
+    done = warm.daemon.command("log")
+    assert done.returncode == 0
+    assert "P0" in done.stdout
+    assert "\x1b" not in done.stdout
+    warm.daemon.stop()
+    # It is still there when the daemon is not.
+    assert "P0" in warm.daemon.command("log").stdout
+
+
+def test_values_of_the_environment_are_not_logged(project: Sandbox) -> None:
+    env = {"API_TOKEN": "a-secret-value"}
+    project.first(env=env)
+    project.until_ready()
+    project.warm(env=env)
+    kept = [path.read_bytes() for path in project.cache.rglob("*") if path.is_file()]
+    assert kept
+    assert not any(b"a-secret-value" in content for content in kept)
+
+
+@pytest.mark.parametrize("arguments", [["no-such-command"], ["status", "--no-such-option"], []])
+def test_wrong_usage(project: Sandbox, arguments: list[str]) -> None:
+    done = project.daemon.command(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "Usage" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["status", "--help"]])
+def test_help(project: Sandbox, arguments: list[str]) -> None:
+    done = project.daemon.command(*arguments)
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert re.search("status|pyseidon", done.stdout)
+
+
+def test_what_was_learned_survives(warm: Sandbox) -> None:
+    """The next daemon knows what the last runs imported."""
+    warm.warm()
+    warm.warm()
+    assert warm.daemon.status().raw["recordings"] >= 1
+    warm.daemon.stop()
+    warm.first()
+    assert warm.daemon.status().raw["recordings"] >= 1
+
+
+def test_broken_store_means_learning_again(warm: Sandbox) -> None:
+    warm.warm()
+    warm.daemon.stop()
+    stores = list(warm.cache.glob("pyseidon/*.json"))
+    assert stores
+    for store in stores:
+        store.write_bytes(b"\x00 not json")
+    warm.same()
