@@ -10,6 +10,8 @@ from runners import Plain
 # From a run's end until the daemon counts it, and from a first run until a checkpoint stands.
 NOTED_LIMIT = 2.0
 BUILT_LIMIT = 60.0
+# When none was built in that time, it will not come for the next question either.
+IMPATIENT = 5.0
 PAUSE = 0.02
 
 
@@ -20,6 +22,7 @@ class Warm(Plain):
     def __init__(self, bench, project):
         super().__init__(bench, project)
         self.seen = 0
+        self.patience = BUILT_LIMIT
 
     def environment(self):
         return {
@@ -38,7 +41,7 @@ class Warm(Plain):
         """Runs until the deepest kind of checkpoint has served, or the time for it is over."""
         if not arguments:
             return
-        deadline, run = time.monotonic() + BUILT_LIMIT, None
+        deadline, run = time.monotonic() + self.patience, None
         while time.monotonic() < deadline:
             self.bench.once(self, arguments)
             run = self.after_run()
@@ -46,6 +49,7 @@ class Warm(Plain):
                 return
             # The next checkpoint is built in the background.
             time.sleep(0.5)
+        self.patience = IMPATIENT
         why = run and run["why"]
         self.bench.log(f"  {self.name}: no P0 has served: {why or 'no daemon'}")
 

@@ -44,7 +44,7 @@ RUNNERS = (
 )
 
 # Enough for a median that moves by a few percent between repetitions on a quiet machine; the
-# whole then takes about half an hour.
+# whole then takes about twenty minutes.
 ROUNDS = 15
 QUICK_ROUNDS = 3
 # The first answers of a daemon are slower: it imports on demand.

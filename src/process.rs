@@ -9,10 +9,18 @@ use nix::unistd::Pid;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// It is gone and reaped: the raw wait status.
-    Ended { pid: i32, status: i32 },
+    Ended {
+        pid: i32,
+        status: i32,
+    },
     /// It was stopped by this signal.
-    Stopped { pid: i32, signal: i32 },
-    Continued { pid: i32 },
+    Stopped {
+        pid: i32,
+        signal: i32,
+    },
+    Continued {
+        pid: i32,
+    },
 }
 
 /// The next change among all children of this process, or `None` when there is none to report.
@@ -61,6 +69,11 @@ pub fn kill_group(leader: i32) {
     let leader = Pid::from_raw(leader);
     let _ = killpg(leader, Signal::SIGKILL);
     let _ = kill(leader, Signal::SIGKILL);
+}
+
+/// Asks a process to end.
+pub fn terminate(pid: i32) {
+    let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
 }
 
 /// True when the child has ended; it stays unreaped.

@@ -108,15 +108,23 @@ pub enum Relay {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reply {
     /// Run plain pytest; say why if there is something to say.
-    Plain { reason: Option<String> },
+    Plain {
+        reason: Option<String>,
+    },
     /// This daemon belongs to another build and takes no more runs.
     Retire,
     /// From the worker: it enters pytest now.
-    Started { pid: i32 },
+    Started {
+        pid: i32,
+    },
     /// The worker was stopped by this signal.
-    Stopped { signal: i32 },
+    Stopped {
+        signal: i32,
+    },
     /// The run is over: the raw wait status.
-    Ended { status: i32 },
+    Ended {
+        status: i32,
+    },
     /// A JSON document (see [`crate::daemon::status`]).
     Status(String),
     Done,
@@ -151,9 +159,15 @@ pub enum Notice {
         trace: Box<Trace>,
     },
     /// The worker of this run has entered pytest.
-    Entered { id: u64, pid: i32 },
+    Entered {
+        id: u64,
+        pid: i32,
+    },
     /// The worker found that this checkpoint does not stand for the run; nothing was run.
-    Refused { id: u64, reason: String },
+    Refused {
+        id: u64,
+        reason: String,
+    },
     Ended(Box<Ended>),
 }
 

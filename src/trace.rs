@@ -93,7 +93,10 @@ pub enum Interest {
     All,
     /// What an import of one of these names could find (`name`, `name.*`), and, with `dists`,
     /// what tells of installed distributions and start-up files.
-    Names { names: BTreeSet<String>, dists: bool },
+    Names {
+        names: BTreeSet<String>,
+        dists: bool,
+    },
 }
 
 impl Interest {
@@ -267,8 +270,13 @@ impl Trace {
     /// own entries stand: they were taken later, from the same process image.
     pub fn inherit(&mut self, parent: &Self) {
         let own: BTreeSet<_> = self.files.iter().map(|f| f.path.clone()).collect();
-        self.files
-            .extend(parent.files.iter().filter(|f| !own.contains(&f.path)).cloned());
+        self.files.extend(
+            parent
+                .files
+                .iter()
+                .filter(|f| !own.contains(&f.path))
+                .cloned(),
+        );
         self.dirs.extend(parent.dirs.iter().cloned());
         self.env_read.extend(parent.env_read.iter().cloned());
         self.env_hidden.extend(parent.env_hidden.iter().cloned());
@@ -291,7 +299,9 @@ impl FileInput {
     pub fn take(path: PathBuf, role: Role) -> Self {
         let signature = Signature::of(&path);
         let content = match signature {
-            Some(s) if role == Role::Content && now_ns() - s.ctime_ns.max(s.mtime_ns) < YOUNG_NS => {
+            Some(s)
+                if role == Role::Content && now_ns() - s.ctime_ns.max(s.mtime_ns) < YOUNG_NS =>
+            {
                 digest(&path).ok()
             }
             _ => None,
@@ -305,9 +315,8 @@ impl FileInput {
     }
 
     fn check(&mut self, now: i128) -> Result<(), Mismatch> {
-        let changed = |path: &Path, what: &str| {
-            Err(Mismatch::Stale(format!("`{}` {what}", path.display())))
-        };
+        let changed =
+            |path: &Path, what: &str| Err(Mismatch::Stale(format!("`{}` {what}", path.display())));
         let found = Signature::of(&self.path);
         match (self.role, self.signature, found) {
             (Role::Probe, before, after) => {
@@ -361,8 +370,7 @@ impl DirInput {
 
     fn check(&mut self, now: i128) -> Result<(), Mismatch> {
         let found = Signature::of(&self.path);
-        let settled =
-            found.is_none_or(|s| now - s.ctime_ns.max(s.mtime_ns) > YOUNG_NS);
+        let settled = found.is_none_or(|s| now - s.ctime_ns.max(s.mtime_ns) > YOUNG_NS);
         if found == self.signature && settled {
             return Ok(());
         }

@@ -21,7 +21,7 @@ const HEADER: usize = 8;
 ///
 /// Reading keeps what has come of an unfinished frame, so the same connection can be used
 /// blocking (client, zygote) or in a poll loop (daemon: [`Connection::fill`], then
-/// [`Connection::next`] until it gives nothing).
+/// [`Connection::next_frame`] until it gives nothing).
 #[derive(Debug)]
 pub struct Connection {
     stream: UnixStream,
@@ -151,7 +151,7 @@ impl Connection {
     /// Receives the next frame, waiting for it. `Error::Closed` at end of file.
     pub fn receive(&mut self) -> Result<Frame> {
         loop {
-            if let Some(frame) = self.next()? {
+            if let Some(frame) = self.next_frame()? {
                 return Ok(frame);
             }
             match self.fill()? {
@@ -195,7 +195,8 @@ impl Connection {
                 if let ControlMessageOwned::ScmRights(fds) = message {
                     for fd in fds {
                         // SAFETY: the kernel has just made these descriptors for this process.
-                        self.descriptors.push_back(unsafe { OwnedFd::from_raw_fd(fd) });
+                        self.descriptors
+                            .push_back(unsafe { OwnedFd::from_raw_fd(fd) });
                     }
                 }
             }
@@ -212,12 +213,13 @@ impl Connection {
     }
 
     /// The next whole frame of what has been read, if there is one.
-    pub fn next(&mut self) -> Result<Option<Frame>> {
+    pub fn next_frame(&mut self) -> Result<Option<Frame>> {
         let Some(header) = self.input.first_chunk::<HEADER>() else {
             return Ok(None);
         };
         let word = |at: usize| {
-            u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]) as usize
+            u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+                as usize
         };
         let (size, count) = (word(0), word(4));
         if size > BODY_LIMIT {
@@ -280,7 +282,8 @@ mod tests {
     fn a_message_and_its_descriptors_arrive() {
         let (a, mut b) = Connection::pair().unwrap();
         let null = std::fs::File::open("/dev/null").unwrap();
-        a.send(&Relay::Signal(2), &[null.as_fd(), null.as_fd()]).unwrap();
+        a.send(&Relay::Signal(2), &[null.as_fd(), null.as_fd()])
+            .unwrap();
         a.send(&Relay::Signal(15), &[]).unwrap();
         let first = b.receive().unwrap();
         assert_eq!(first.decode::<Relay>().unwrap(), Relay::Signal(2));
@@ -300,12 +303,15 @@ mod tests {
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(&body);
         for (i, byte) in bytes.iter().enumerate() {
-            assert!(b.next().unwrap().is_none(), "whole after {i} bytes");
+            assert!(b.next_frame().unwrap().is_none(), "whole after {i} bytes");
             (&a).write_all(&[*byte]).unwrap();
             assert_eq!(b.fill().unwrap(), Filled::Some);
         }
-        let frame = b.next().unwrap().unwrap();
-        assert_eq!(frame.decode::<Reply>().unwrap(), Reply::Ended { status: 256 });
+        let frame = b.next_frame().unwrap().unwrap();
+        assert_eq!(
+            frame.decode::<Reply>().unwrap(),
+            Reply::Ended { status: 256 }
+        );
         assert_eq!(b.fill().unwrap(), Filled::WouldBlock);
         drop(a);
         assert_eq!(b.fill().unwrap(), Filled::Eof);

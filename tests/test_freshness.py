@@ -120,7 +120,7 @@ def test_uninstalled_dependency(project: Sandbox) -> None:
     """Plain pytest cannot start any more: the same traceback."""
     make_warm(project)
     project.environment.pip("uninstall", "--yes", "--quiet", "tinydep")
-    assert project.same_at_once().status == 1
+    assert project.same_at_once().status != 0
 
 
 @pytest.mark.installs

@@ -96,7 +96,7 @@ def test_every_pytest(new_sandbox: NewSandbox, version: str, name: str) -> None:
 
 @pytest.mark.parametrize("warmed", [False, True], ids=["no daemon yet", "warm"])
 def test_ten_at_once(sandbox: Sandbox, warmed: bool) -> None:
-    """Each with its own arguments, environment, directory and output."""
+    """Each with its own arguments, environment and output."""
     sandbox.write("test_many.py", """
         import os
 
@@ -107,9 +107,6 @@ def test_ten_at_once(sandbox: Sandbox, warmed: bool) -> None:
             print("number", number, os.environ["NUMBER"], os.getcwd())
             assert int(os.environ["NUMBER"]) == number
         """)
-    for number in range(10):
-        sandbox.write(f"dir{number}/place")
-
     def run_all(program: object) -> list[Outcome]:
         # The cache directory is left out: ten plain runs would write it at once, too.
         runs = [
@@ -118,11 +115,9 @@ def test_ten_at_once(sandbox: Sandbox, warmed: bool) -> None:
                 "-p",
                 "no:cacheprovider",
                 "-rA",
-                "../test_many.py",
                 "-k",
                 f"test_number and {number}",
                 env={"NUMBER": str(number), "PYTHONDONTWRITEBYTECODE": "1"},
-                cwd=sandbox.project / f"dir{number}",
             )
             for number in range(10)
         ]

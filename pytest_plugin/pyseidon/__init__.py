@@ -9,6 +9,7 @@ test run, unless by the tests themselves.
 - `worker`: makes a forked child the process that the caller would have started
 - `adopt`: lets a child parked inside pytest go on with the caller's arguments
 - `observe`: what a zygote read on its way
+- `bytecode`: byte code that a plain run would have left behind
 - `refresh`: what a child must draw anew
 """
 

@@ -23,6 +23,7 @@ def load():
     sys.path.insert(0, os.path.dirname(here))
     import pyseidon._zygote
     import pyseidon.adopt
+    import pyseidon.bytecode
     import pyseidon.observe
     import pyseidon.park
     import pyseidon.refresh

@@ -20,7 +20,7 @@ import gc
 import os
 import sys
 
-from pyseidon import _zygote, adopt, observe, worker
+from pyseidon import _zygote, adopt, bytecode, observe, worker
 
 # pytest versions whose start has been read and tested; others are served from Z0.
 OLDEST, NEWEST = (7, 4), (9, 3)
@@ -103,6 +103,7 @@ def enter(order, adopt_arguments):
 
 def wait(facts, holds, shallow):
     """Parks. Returns the order of a child."""
+    worker.START.unwritten = bytecode.unwritten()
     # The collector would otherwise touch, and so copy, every page of every child.
     gc.collect()
     gc.freeze()

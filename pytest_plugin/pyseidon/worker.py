@@ -28,6 +28,8 @@ class Start:
     script = ""
     # `(name, value)` pairs that were put into the environment since, None for removed ones.
     environment = ()
+    # Functions that write byte code which plain pytest would have written.
+    unwritten = ()
 
 
 START = Start()
@@ -42,6 +44,9 @@ def become(order):
     sys.dont_write_bytecode = not START.write_bytecode
     time.tzset()
     refresh.refresh()
+    if not sys.dont_write_bytecode:
+        for write in START.unwritten:
+            write()
 
 
 def become_template(order):

@@ -86,7 +86,7 @@ pub(super) fn receive_within(
 ) -> Result<Option<Frame>> {
     let deadline = Instant::now() + limit;
     loop {
-        if let Some(frame) = connection.next()? {
+        if let Some(frame) = connection.next_frame()? {
             return Ok(Some(frame));
         }
         let left = deadline.saturating_duration_since(Instant::now());

@@ -146,7 +146,7 @@ impl Session {
     }
 
     fn next_reply(&mut self) -> Result<Option<Reply>> {
-        match self.connection.next()? {
+        match self.connection.next_frame()? {
             Some(frame) => frame.decode().map(Some),
             None => Ok(None),
         }

@@ -7,7 +7,6 @@
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::dispatcher::Dispatcher;
@@ -17,26 +16,24 @@ use super::spawn::{open_dir, output_file};
 use super::supervisor::{Failure, Level, START_LIMIT, Zygote, ZygoteId};
 use crate::error::{Error, Result};
 use crate::process::kill_group;
-use crate::protocol::{Order, Parked, Run};
-use crate::trace::{Mismatch, Trace};
+use crate::protocol::{Order, Run};
+use crate::trace::Trace;
 use crate::transport::Connection;
 
 /// Interpreters or environments used in turn in one project: two are common, and each root costs
 /// tens to hundreds of megabytes.
 const ROOTS: usize = 3;
-/// Sets of early options in use at the same time: the terminal's, the editor's, one with `-W`.
-const PREPARED: usize = 4;
 
 /// A first run is over in seconds, or it takes so long that a second of another core is nothing.
 const FIRST_PATIENCE: Duration = Duration::from_secs(10);
 /// A save touches several files, a checkout touches many; a build in between would be wasted.
-const CHANGE_PAUSE: Duration = Duration::from_millis(200);
-const CHANGE_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const CHANGE_PAUSE: Duration = Duration::from_millis(200);
+pub(super) const CHANGE_PATIENCE: Duration = Duration::from_secs(10);
 /// People who start a second run at once should find the processors free.
-const GROW_PAUSE: Duration = Duration::from_millis(50);
-const GROW_PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const GROW_PAUSE: Duration = Duration::from_millis(50);
+pub(super) const GROW_PATIENCE: Duration = Duration::from_secs(10);
 /// What failed for a reason that cannot be seen (memory, a kill) may go well later.
-const RETRY: Duration = Duration::from_secs(60);
+pub(super) const RETRY: Duration = Duration::from_secs(60);
 /// Checkpoints that were grown for a shape and served nobody: something in such runs differs each
 /// time, and growing goes on for ever.
 const MOST_WASTED: u32 = 3;
@@ -99,7 +96,7 @@ impl Dispatcher {
         }
     }
 
-    fn want_growth(&mut self, key: RootKey, shape: &Shape, now: Instant) {
+    pub(super) fn want_growth(&mut self, key: RootKey, shape: &Shape, now: Instant) {
         let growing = self.zygotes.values().any(|zygote| {
             zygote.root == key
                 && zygote.is_starting()
@@ -115,6 +112,24 @@ impl Dispatcher {
             record
                 .grow
                 .get_or_insert_with(|| Want::new("a new shape", now, GROW_PAUSE, GROW_PATIENCE));
+        }
+    }
+
+    /// Why runs of this shape are not served by a P0.
+    pub(super) fn why_no_p0(&self, key: RootKey, shape: &Shape) -> String {
+        let root = self.roots.iter().find(|root| root.key == key);
+        let Some(record) = root.and_then(|root| root.shapes.get(shape)) else {
+            return "the first run with these options".into();
+        };
+        if let Some(failure) = &record.failure {
+            return failure.reason.clone();
+        }
+        if record.wasted >= MOST_WASTED {
+            return "what was prepared for these options never fitted".into();
+        }
+        match &record.grow {
+            Some(want) => format!("not prepared yet: {}", want.why),
+            None => "not prepared yet".into(),
         }
     }
 
@@ -176,7 +191,9 @@ impl Dispatcher {
         }
         root.shapes
             .iter()
-            .filter_map(|(shape, record)| Some((record.grow.as_ref()?.due(self.quiet_since), shape)))
+            .filter_map(|(shape, record)| {
+                Some((record.grow.as_ref()?.due(self.quiet_since), shape))
+            })
             .min()
             .map(|(due, shape)| (due, shape.clone()))
     }
@@ -203,7 +220,10 @@ impl Dispatcher {
     fn build(&mut self, at: usize, now: Instant) {
         let root = &mut self.roots[at];
         let key = root.key;
-        let why = root.build.take().map_or_else(|| "a new hash seed".into(), |want| want.why);
+        let why = root
+            .build
+            .take()
+            .map_or_else(|| "a new hash seed".into(), |want| want.why);
         let template = root.template.clone();
         tracing::info!("root {}: starting a Z0 ({why})", key.short());
         match self.start_z0(key, template, now) {
@@ -237,7 +257,7 @@ impl Dispatcher {
     }
 
     /// Has the serving Z0, or the one that is about to replace it, fork a P0.
-    fn grow(&mut self, key: RootKey, shape: &Shape, now: Instant) {
+    pub(super) fn grow(&mut self, key: RootKey, shape: &Shape, now: Instant) {
         let Some(root) = self.roots.iter_mut().find(|root| root.key == key) else {
             return;
         };
@@ -279,358 +299,6 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn on_parked(&mut self, id: ZygoteId, parked: Parked, now: Instant) {
-        self.watches_outdated = true;
-        let Some(zygote) = self.zygotes.get(&id).filter(|zygote| zygote.is_starting()) else {
-            return;
-        };
-        let (key, level) = (zygote.root, zygote.level.clone());
-        if let Some(what) = parked.unsettled {
-            return self.on_unsettled(id, &what, now);
-        }
-        let parent = match &level {
-            Level::Z0 => None,
-            Level::P0(_) => self
-                .root(key)
-                .and_then(|root| root.generation_of(id))
-                .map(|generation| generation.z0)
-                .and_then(|z0| self.zygotes.get(&z0))
-                .map(|z0| z0.trace.clone()),
-        };
-        let Some(zygote) = self.zygotes.get_mut(&id) else {
-            return;
-        };
-        zygote.park(parked, parent.as_ref());
-        tracing::info!(
-            "root {}: {} {} is ready in {:.2} s: {}",
-            key.short(),
-            zygote.name(),
-            zygote.pid.unwrap_or_default(),
-            zygote.build_seconds,
-            zygote.holds
-        );
-        match level {
-            Level::Z0 => self.on_z0_ready(key, now),
-            Level::P0(_) => {
-                self.take_over(key);
-                self.keep_few_prepared(key);
-            }
-        }
-    }
-
-    fn on_z0_ready(&mut self, key: RootKey, now: Instant) {
-        let Some(root) = self.root(key) else { return };
-        root.backoff = super::root::FIRST_BACKOFF;
-        root.failure = None;
-        root.builds += 1;
-        root.forgive();
-        if root.current.is_none() {
-            self.take_over(key);
-            self.place_held(key, now);
-            let root = self.root(key);
-            if let Some(shape) = root.map(|root| Shape::of(&root.template)) {
-                self.want_growth(key, &shape, now);
-            }
-        } else if let Some(shape) = root.most_used_shape() {
-            self.grow(key, &shape, now);
-        } else {
-            self.take_over(key);
-        }
-    }
-
-    /// The next generation serves from here on, if there is one that can.
-    fn take_over(&mut self, key: RootKey) {
-        let Some(at) = self.roots.iter().position(|root| root.key == key) else {
-            return;
-        };
-        let ready = self.roots[at]
-            .next
-            .as_ref()
-            .and_then(|next| self.zygotes.get(&next.z0))
-            .is_some_and(Zygote::is_ready);
-        if !ready {
-            return;
-        }
-        let next = self.roots[at].next.take();
-        if let Some(former) = std::mem::replace(&mut self.roots[at].current, next) {
-            self.dismiss(former, "replaced");
-        }
-    }
-
-    fn dismiss(&mut self, generation: Generation, why: &str) {
-        self.watches_outdated = true;
-        for id in generation.members() {
-            if let Some(zygote) = self.zygotes.get_mut(&id) {
-                zygote.leave(why);
-            }
-        }
-    }
-
-    /// The least recently used goes.
-    fn keep_few_prepared(&mut self, key: RootKey) {
-        let of_key = |root: &&Root| root.key == key;
-        let Some(generation) = self.roots.iter().find(of_key).and_then(|r| r.current.as_ref())
-        else {
-            return;
-        };
-        if generation.prepared.len() <= PREPARED {
-            return;
-        }
-        let used = |id: &&ZygoteId| self.zygotes.get(id).map(|zygote| (zygote.used, zygote.id));
-        if let Some(id) = generation.prepared.iter().min_by_key(used).copied() {
-            self.discard_prepared(id, "others were used more recently");
-        }
-    }
-
-    /// Takes a P0 out of service.
-    pub(super) fn discard_prepared(&mut self, id: ZygoteId, why: &str) {
-        self.watches_outdated = true;
-        let Some(zygote) = self.zygotes.get_mut(&id) else {
-            return;
-        };
-        zygote.leave(why);
-        let (key, level, served) = (zygote.root, zygote.level.clone(), zygote.served);
-        self.unlist_prepared(key, id);
-        let Level::P0(shape) = level else { return };
-        let record = self.root(key).and_then(|root| root.shapes.get_mut(&shape));
-        if let Some(record) = record {
-            match served {
-                0 => record.wasted += 1,
-                _ => record.wasted = 0,
-            }
-        }
-    }
-
-    fn unlist_prepared(&mut self, key: RootKey, id: ZygoteId) {
-        if let Some(generation) = self.root(key).and_then(|root| root.generation_of(id)) {
-            generation.prepared.retain(|member| *member != id);
-        }
-    }
-
-    /// An input changed while it was read: what was read cannot be said.
-    fn on_unsettled(&mut self, id: ZygoteId, what: &str, now: Instant) {
-        let Some(zygote) = self.zygotes.get_mut(&id) else {
-            return;
-        };
-        zygote.leave("an input changed while it was read");
-        let (key, level) = (zygote.root, zygote.level.clone());
-        let why = format!("{what} changed while it was read");
-        tracing::info!("root {}: {why}", key.short());
-        let Some(root) = self.root(key) else { return };
-        let delay = root.lengthen_backoff();
-        let want = Want::new(&why, now, CHANGE_PAUSE, CHANGE_PATIENCE).after(delay);
-        match level {
-            Level::Z0 => {
-                root.next = None;
-                match root.current {
-                    Some(_) => root.no_rotation_before = now + RETRY,
-                    None => root.build = Some(want),
-                }
-                self.give_up_held(key, None, &why);
-            }
-            Level::P0(shape) => {
-                if let Some(record) = root.shapes.get_mut(&shape) {
-                    record.grow = Some(want);
-                }
-                self.unlist_prepared(key, id);
-                self.take_over(key);
-            }
-        }
-    }
-
-    /// `culprit` is the plugin that was being loaded: a P0 may stop before it.
-    pub(super) fn on_failed(
-        &mut self,
-        id: ZygoteId,
-        reason: String,
-        culprit: Option<String>,
-        trace: Trace,
-        now: Instant,
-    ) {
-        let Some(zygote) = self.zygotes.get_mut(&id).filter(|zygote| zygote.is_starting()) else {
-            return;
-        };
-        let failure = zygote.failure(reason, trace, now);
-        zygote.leave("failed");
-        let (key, level) = (zygote.root, zygote.level.clone());
-        self.note_failure(id, key, level.clone(), failure, None, now);
-        let (Some(culprit), Level::P0(shape)) = (culprit, level) else {
-            return;
-        };
-        let record = self.root(key).and_then(|root| root.shapes.get_mut(&shape));
-        // The same culprit twice: stopping before it does not help.
-        if let Some(record) = record.filter(|record| record.before.as_ref() != Some(&culprit)) {
-            let why = format!("another try, up to the plugin {culprit}");
-            record.grow = Some(Want::new(&why, now, GROW_PAUSE, GROW_PATIENCE));
-            record.before = Some(culprit);
-            record.failure = None;
-        }
-    }
-
-    /// A start came to nothing. `word` is for the clients that waited for it.
-    fn note_failure(
-        &mut self,
-        id: ZygoteId,
-        key: RootKey,
-        level: Level,
-        failure: Failure,
-        word: Option<&str>,
-        now: Instant,
-    ) {
-        self.watches_outdated = true;
-        let reason = failure.reason.clone();
-        let name = match level {
-            Level::Z0 => "Z0",
-            Level::P0(_) => "P0",
-        };
-        tracing::warn!(
-            "root {}: no {name}: {reason}\n{}",
-            key.short(),
-            failure.output
-        );
-        let Some(root) = self.root(key) else { return };
-        match level {
-            Level::Z0 => {
-                root.next = None;
-                match root.current {
-                    Some(_) => root.no_rotation_before = now + RETRY,
-                    None => root.failure = Some(failure),
-                }
-                let why = format!("no checkpoint could be built: {reason}");
-                self.give_up_held(key, word, &why);
-            }
-            Level::P0(shape) => {
-                if let Some(record) = root.shapes.get_mut(&shape) {
-                    record.failure = Some(failure);
-                }
-                self.unlist_prepared(key, id);
-                self.take_over(key);
-            }
-        }
-    }
-
-    /// A zygote's channel ended, or it talks nonsense.
-    pub(super) fn on_lost(&mut self, id: ZygoteId, error: &Error, now: Instant) {
-        let Some(zygote) = self.zygotes.remove(&id) else {
-            return;
-        };
-        self.watches_outdated = true;
-        let (key, level) = (zygote.root, zygote.level.clone());
-        self.forget_runs_of(id);
-        if zygote.is_starting() {
-            let reason = format!("its process ended while it was starting ({error})");
-            let failure = zygote.failure(reason, Trace::default(), now);
-            let word = "the checkpoint died while it was being built";
-            self.note_failure(id, key, level, failure, Some(word), now);
-        } else if zygote.is_ready() {
-            tracing::warn!(
-                "root {}: {} {} is gone: {error}\n{}",
-                key.short(),
-                zygote.name(),
-                zygote.pid.unwrap_or_default(),
-                zygote.output_tail()
-            );
-            match level {
-                Level::Z0 => self.discard_generation(id, "its Z0 died", now),
-                Level::P0(shape) => {
-                    self.unlist_prepared(key, id);
-                    self.want_growth(key, &shape, now);
-                }
-            }
-        }
-    }
-
-    /// An input on disk is not what it was.
-    pub(super) fn on_stale(&mut self, id: ZygoteId, why: &str, now: Instant) {
-        let Some(zygote) = self.zygotes.get(&id) else {
-            return;
-        };
-        tracing::info!("root {}: {} is stale: {why}", zygote.root.short(), zygote.name());
-        let (key, level) = (zygote.root, zygote.level.clone());
-        match level {
-            Level::Z0 => self.discard_generation(id, why, now),
-            Level::P0(shape) => {
-                self.discard_prepared(id, why);
-                let record = self.root(key).and_then(|root| root.shapes.get_mut(&shape));
-                if let Some(record) = record {
-                    // It was of use until now.
-                    record.wasted = 0;
-                    record.failure = None;
-                    let want = Want::new(why, now, CHANGE_PAUSE, GROW_PATIENCE);
-                    record.grow = Some(want);
-                }
-            }
-        }
-    }
-
-    /// A Z0 is of no use any more, nor is what was grown from it; a new one is wanted.
-    fn discard_generation(&mut self, z0: ZygoteId, why: &str, now: Instant) {
-        let Some(root) = self
-            .roots
-            .iter_mut()
-            .find(|root| root.generations().any(|generation| generation.z0 == z0))
-        else {
-            return;
-        };
-        let key = root.key;
-        let is_current = root.current.as_ref().is_some_and(|current| current.z0 == z0);
-        let discarded = if is_current {
-            root.current.take()
-        } else {
-            root.next.take()
-        };
-        root.forgive();
-        if root.current.is_none() && root.next.is_none() {
-            root.want_build(Want::new(why, now, CHANGE_PAUSE, CHANGE_PATIENCE), now);
-        }
-        if let Some(generation) = discarded {
-            self.dismiss(generation, why);
-        }
-        // The one built beside it may be ready.
-        self.take_over(key);
-    }
-
-    /// Looks again at everything that depends on these directories.
-    pub(super) fn recheck(&mut self, directories: &BTreeSet<PathBuf>, now: Instant) {
-        let concerned: Vec<_> = self
-            .zygotes
-            .values()
-            .filter(|zygote| zygote.is_ready() && !zygote.watched().is_disjoint(directories))
-            .map(|zygote| zygote.id)
-            .collect();
-        // In the order of their numbers: a Z0 comes before what was grown from it and takes that
-        // along.
-        for id in concerned {
-            let Some(zygote) = self.zygotes.get_mut(&id).filter(|zygote| zygote.is_ready()) else {
-                continue;
-            };
-            if let Err(Mismatch::Stale(why) | Mismatch::Other(why)) = zygote.trace.check_disk() {
-                self.on_stale(id, &why, now);
-            }
-        }
-        for root in &mut self.roots {
-            if let Some(want) = &mut root.build {
-                want.renew(now);
-            }
-            let outdated = |failure: &mut Option<Failure>| {
-                let found = failure.as_mut().is_some_and(|failure| {
-                    !failure.watched().is_disjoint(directories) && failure.outdated()
-                });
-                found.then(|| *failure = None).is_some()
-            };
-            if outdated(&mut root.failure) {
-                let want = Want::new("an input changed", now, CHANGE_PAUSE, CHANGE_PATIENCE);
-                root.want_build(want, now);
-            }
-            for record in root.shapes.values_mut() {
-                if outdated(&mut record.failure) {
-                    let want = Want::new("an input changed", now, CHANGE_PAUSE, GROW_PATIENCE);
-                    record.grow = Some(want);
-                }
-            }
-        }
-    }
-
     pub(super) fn end_hung(&mut self, now: Instant) {
         let hung: Vec<_> = self
             .zygotes
@@ -659,7 +327,10 @@ impl Dispatcher {
         let ready = self.zygotes.values().filter(|zygote| zygote.is_ready());
         let mut wanted: BTreeSet<_> = ready.flat_map(|z| z.watched().iter().cloned()).collect();
         for root in &self.roots {
-            let of_shapes = root.shapes.values().filter_map(|record| record.failure.as_ref());
+            let of_shapes = root
+                .shapes
+                .values()
+                .filter_map(|record| record.failure.as_ref());
             for failure in root.failure.iter().chain(of_shapes) {
                 wanted.extend(failure.watched());
             }
@@ -672,7 +343,11 @@ impl Dispatcher {
         if self.roots.len() < ROOTS {
             return;
         }
-        let oldest = self.roots.iter().enumerate().min_by_key(|(_, root)| root.used);
+        let oldest = self
+            .roots
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, root)| root.used);
         let Some((at, _)) = oldest else { return };
         let root = self.roots.remove(at);
         tracing::info!("root {}: others were used more recently", root.key.short());

@@ -91,13 +91,19 @@ mod tests {
             p0(3, Answer::Accepts, 5),
             p0(4, Answer::Unknown, 9),
         ];
-        assert_eq!(choose(Some(Z0), prepared, 1, fits).zygote, Some(ZygoteId(3)));
+        assert_eq!(
+            choose(Some(Z0), prepared, 1, fits).zygote,
+            Some(ZygoteId(3))
+        );
     }
 
     #[test]
     fn one_guess_is_made_then_z0_serves() {
         let prepared = || vec![p0(2, Answer::Unknown, 1), p0(3, Answer::Unknown, 2)];
-        assert_eq!(choose(Some(Z0), prepared(), 1, fits).zygote, Some(ZygoteId(3)));
+        assert_eq!(
+            choose(Some(Z0), prepared(), 1, fits).zygote,
+            Some(ZygoteId(3))
+        );
         assert_eq!(choose(Some(Z0), prepared(), 0, fits).zygote, Some(Z0));
         let choice = choose(Some(Z0), prepared(), 1, |id| match id {
             ZygoteId(3) => Err(Mismatch::Other("differs".into())),
@@ -124,7 +130,10 @@ mod tests {
         assert_eq!(choice.zygote, None);
         assert_eq!(
             choice.stale,
-            [(ZygoteId(2), "input of 2".into()), (Z0, "input of 1".into())]
+            [
+                (ZygoteId(2), "input of 2".into()),
+                (Z0, "input of 1".into())
+            ]
         );
     }
 

@@ -62,7 +62,7 @@ impl Clients {
     pub(super) fn admit(&mut self, stream: UnixStream, now: Instant) -> Result<()> {
         let connection = Connection::new(stream);
         let uid = connection.peer()?.uid();
-        if uid != nix::unistd::getuid().as_raw() {
+        if uid != nix::unistd::geteuid().as_raw() {
             return Err(Error::Other(format!("refused a connection of user {uid}")));
         }
         if self.table.len() >= MOST {
@@ -134,7 +134,7 @@ impl Clients {
 
 fn read(connection: &mut Connection) -> Result<Option<(Request, Vec<OwnedFd>)>> {
     for _ in 0..READS_PER_TURN {
-        if let Some(frame) = connection.next()? {
+        if let Some(frame) = connection.next_frame()? {
             let request: Request = frame.decode()?;
             let expected = match &request {
                 Request::Run(run) => 1 + run.fds.len(),

@@ -17,6 +17,7 @@ use super::door::{Note, notes, sweep};
 use super::learned::project_of;
 use super::status::Document;
 use crate::error::{Context, Error, Result};
+use crate::process::terminate;
 use crate::project::{self, Attributes, Caller, Environment, find_script, key, runtime_dir};
 use crate::protocol::{Hello, Readiness, Reply, Request, VERSION};
 use crate::transport::{Connection, Filled};
@@ -27,6 +28,9 @@ pub const NOT_RUNNING: i32 = 3;
 /// A daemon answers from its loop in milliseconds; reading the memory of ten processes with a
 /// gigabyte each takes tens of them.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+
+const PYTEST_HINT: &str =
+    "install pytest there, or name the environment's Python in `PYSEIDON_PYTHON`";
 
 /// How often a followed log is looked at.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
@@ -40,10 +44,36 @@ pub enum Whose {
     All,
 }
 
-/// A living daemon, greeted.
+/// A daemon that listens.
 struct Found {
     note: Note,
     connection: Connection,
+    /// From the kernel.
+    pid: i32,
+    /// What it said on being called.
+    greeting: Result<Hello>,
+}
+
+impl Found {
+    fn ask(&mut self, request: &Request) -> Result<Reply> {
+        self.connection.send(request, &[])?;
+        answer(&mut self.connection)
+    }
+
+    fn name(&self) -> String {
+        format!(
+            "the daemon of `{}` (pid {})",
+            self.note.root.display(),
+            self.pid
+        )
+    }
+
+    /// It speaks as we do.
+    fn is_ours(&self) -> bool {
+        self.greeting
+            .as_ref()
+            .is_ok_and(|hello| hello.version == VERSION)
+    }
 }
 
 fn env(name: &str) -> Option<std::ffi::OsString> {
@@ -63,39 +93,49 @@ fn find(whose: Whose) -> Result<Vec<Found>> {
         if whose == Whose::Project && note.root != root {
             continue;
         }
-        match UnixStream::connect(&socket) {
-            Ok(stream) => {
-                let mut connection = Connection::new(stream);
-                if connection.peer()?.uid() != nix::unistd::geteuid().as_raw() {
-                    continue;
-                }
-                match answer::<Hello>(&mut connection) {
-                    Ok(hello) if hello.version == VERSION => found.push(Found { note, connection }),
-                    // Of another version, or going at this moment: the kernel knows who it is.
-                    Ok(_) | Err(Error::Closed) => found.push(Found { note, connection }),
-                    Err(error) => return Err(error),
-                }
-            }
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-                ) =>
-            {
-                sweep(&socket);
-            }
-            Err(error) => {
-                return Err(error).doing(|| format!("cannot connect to `{}`", socket.display()));
-            }
+        let Some(connection) = dial(&socket)? else {
+            sweep(&socket);
+            continue;
+        };
+        let peer = connection.peer()?;
+        if peer.uid() != nix::unistd::geteuid().as_raw() {
+            return Err(Error::Unsafe {
+                path: socket,
+                why: format!("its server runs as user `{}`", peer.uid()),
+            });
         }
+        let mut connection = connection;
+        let greeting = answer(&mut connection);
+        found.push(Found {
+            note,
+            connection,
+            pid: peer.pid(),
+            greeting,
+        });
     }
     Ok(found)
+}
+
+/// `None`: nobody listens.
+fn dial(socket: &Path) -> Result<Option<Connection>> {
+    match UnixStream::connect(socket) {
+        Ok(stream) => Ok(Some(Connection::new(stream))),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error).doing(|| format!("cannot connect to `{}`", socket.display())),
+    }
 }
 
 fn answer<T: serde::de::DeserializeOwned>(connection: &mut Connection) -> Result<T> {
     let deadline = Instant::now() + ANSWER_LIMIT;
     loop {
-        if let Some(frame) = connection.next()? {
+        if let Some(frame) = connection.next_frame()? {
             return frame.decode();
         }
         let left = deadline.saturating_duration_since(Instant::now());
@@ -127,13 +167,18 @@ fn print(text: &str) {
 pub fn status(whose: Whose, json: bool) -> Result<i32> {
     let mut documents = Vec::new();
     for mut daemon in find(whose)? {
-        daemon.connection.send(&Request::Status, &[])?;
-        match answer::<Reply>(&mut daemon.connection) {
+        if daemon.greeting.is_ok() && !daemon.is_ours() {
+            return Err(Error::Other(format!(
+                "{} is of another version of pyseidon\n\nhint: `pyseidon-daemon restart`",
+                daemon.name()
+            )));
+        }
+        match daemon.ask(&Request::Status) {
             Ok(Reply::Status(text)) => documents.push(text),
             Ok(_) => return Err(Error::Malformed),
-            // It left between two breaths.
+            // It left at this moment.
             Err(Error::Closed) => {}
-            Err(error) => return Err(error),
+            Err(error) => return Err(silent(&daemon, &error)),
         }
     }
     if json {
@@ -154,6 +199,14 @@ pub fn status(whose: Whose, json: bool) -> Result<i32> {
     Ok(if documents.is_empty() { NOT_RUNNING } else { 0 })
 }
 
+fn silent(daemon: &Found, error: &Error) -> Error {
+    Error::Other(format!(
+        "{}: {error}\n\nhint: `kill -9 {}`",
+        daemon.name(),
+        daemon.pid
+    ))
+}
+
 fn nothing_runs(whose: Whose) -> Result<String> {
     Ok(match whose {
         Whose::All => "no daemon is running\n".into(),
@@ -171,18 +224,16 @@ pub fn stop(whose: Whose) -> Result<i32> {
         print(&nothing_runs(whose)?);
     }
     for mut daemon in daemons {
-        let root = daemon.note.root.display().to_string();
-        let pid = daemon.connection.peer()?.pid();
-        let asked = daemon
-            .connection
-            .send(&Request::Stop, &[])
-            .and_then(|()| answer::<Reply>(&mut daemon.connection));
-        match asked {
-            Ok(Reply::Done) | Err(Error::Closed) => {
-                print(&format!("stopped the daemon of `{root}` (pid {pid})\n"));
-            }
+        if daemon.greeting.is_ok() && !daemon.is_ours() {
+            // What a request looks like may have changed; what a signal means has not.
+            terminate(daemon.pid);
+            print(&format!("asked {} to go\n", daemon.name()));
+            continue;
+        }
+        match daemon.ask(&Request::Stop) {
+            Ok(Reply::Done) | Err(Error::Closed) => print(&format!("stopped {}\n", daemon.name())),
             Ok(_) => return Err(Error::Malformed),
-            Err(error) => return Err(error),
+            Err(error) => return Err(silent(&daemon, &error)),
         }
     }
     Ok(0)
@@ -201,7 +252,7 @@ pub fn start() -> Result<i32> {
     };
     let environment = find_script(&caller)
         .and_then(|script| Environment::of(script, &caller))
-        .map_err(Error::Other)?;
+        .map_err(|why| Error::Other(format!("{why}\n\nhint: {PYTEST_HINT}")))?;
     let binaries = exe.parent().unwrap_or(Path::new("/"));
     let key = key(&environment, &cwd, binaries, &Attributes::read()?);
     let root = environment.root.display().to_string();
@@ -223,7 +274,10 @@ fn spawn(exe: &Path, cwd: &Path, environment: &Environment, key: &str) -> Result
         .arg("run")
         .args(["--ready-fd", &number.to_string()])
         .args([OsStr::new("--root"), environment.root.as_os_str()])
-        .args([OsStr::new("--script"), cwd.join(&environment.script).as_os_str()])
+        .args([
+            OsStr::new("--script"),
+            cwd.join(&environment.script).as_os_str(),
+        ])
         .args([OsStr::new("--python"), environment.python.as_os_str()])
         .args(["--key", key]);
     for option in &environment.python_options {

@@ -17,9 +17,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::clients::{ClientId, Clients, Delivery};
 use super::door::Door;
+use super::history::History;
 use super::learned::Learned;
 use super::root::{Root, Want};
-use super::runs::{History, Run, Stage};
+use super::runs::{Run, Stage};
+use super::settings::Settings;
 use super::shape::RootKey;
 use super::spawn::Spawn;
 use super::supervisor::{Zygote, ZygoteId};
@@ -70,7 +72,6 @@ pub(super) struct Identity {
     pub(super) build: String,
     pub(super) socket: PathBuf,
     pub(super) log: Option<PathBuf>,
-    pub(super) idle_timeout: Duration,
 }
 
 /// What the dispatcher works with; tests bring their own.
@@ -81,6 +82,7 @@ pub(super) struct Parts {
     pub(super) watcher: Box<dyn Watch>,
     /// The build id of what is installed at this moment.
     pub(super) installed: Box<dyn Fn() -> String>,
+    pub(super) settings: Settings,
     pub(super) learned: Learned,
 }
 
@@ -91,6 +93,7 @@ pub(super) struct Dispatcher {
     pub(super) spawner: Box<dyn Spawn>,
     pub(super) watcher: Box<dyn Watch>,
     installed: Box<dyn Fn() -> String>,
+    pub(super) settings: Settings,
     pub(super) learned: Learned,
     clients: Clients,
     pub(super) roots: Vec<Root>,
@@ -143,6 +146,7 @@ impl Dispatcher {
             spawner: parts.spawner,
             watcher: parts.watcher,
             installed: parts.installed,
+            settings: parts.settings,
             learned: parts.learned,
             clients: Clients::new(hello),
             roots: Vec::new(),
@@ -175,9 +179,9 @@ impl Dispatcher {
                 Err(Error::Closed) => {}
                 Err(error) => tracing::warn!("ended a connection: {error}"),
             },
-            Event::Left(run) => self.on_left(run, now),
+            Event::Left(run) => self.on_left(run),
             Event::Noticed(zygote) => self.hear(zygote, now),
-            Event::PlainEnded(run) => self.on_plain_ended(run, now),
+            Event::PlainEnded(run) => self.on_plain_ended(run),
             Event::Child(change) => Self::on_child(change),
             Event::Changed(directories) => self.on_changed(directories, now),
             Event::Quit(signal) => {
@@ -206,6 +210,7 @@ impl Dispatcher {
                     let _ = delivery.connection.send(&Reply::Retire, &[]);
                     return;
                 }
+                self.settings.refresh();
                 self.receive(run, delivery.fds, delivery.connection, delivery.pid, now);
             }
         }
@@ -217,7 +222,7 @@ impl Dispatcher {
             let Some(zygote) = self.zygotes.get_mut(&id) else {
                 return;
             };
-            let notice = match zygote.control.next() {
+            let notice = match zygote.control.next_frame() {
                 Ok(Some(frame)) => frame.decode::<Notice>().map(Some),
                 Ok(None) => match zygote.control.fill() {
                     Ok(Filled::Some) => Ok(None),
@@ -253,7 +258,10 @@ impl Dispatcher {
         // That a zygote is gone is learned from its channel; this says how it went.
         if let Change::Ended { pid, status } = change {
             if libc::WIFSIGNALED(status) {
-                tracing::warn!("process {pid} was ended by signal {}", libc::WTERMSIG(status));
+                tracing::warn!(
+                    "process {pid} was ended by signal {}",
+                    libc::WTERMSIG(status)
+                );
             } else {
                 tracing::debug!("process {pid} ended with {}", libc::WEXITSTATUS(status));
             }
@@ -275,7 +283,11 @@ impl Dispatcher {
         self.note_quiet(now);
         self.clients.expire(now);
         self.expire_runs(now);
-        if self.changed.as_ref().is_some_and(|(want, _)| want.due(self.quiet_since) <= now) {
+        if self
+            .changed
+            .as_ref()
+            .is_some_and(|(want, _)| want.due(self.quiet_since) <= now)
+        {
             let (_, directories) = self.changed.take().expect("checked above");
             self.recheck(&directories, now);
         }
@@ -291,7 +303,7 @@ impl Dispatcher {
             self.look_around(now);
         }
         if self.idle_until().is_some_and(|until| until <= now) && self.closing.is_none() {
-            tracing::info!("idle for {:?}: going", self.identity.idle_timeout);
+            tracing::info!("idle for {:?}: going", self.settings.idle_timeout());
             self.close(None, now);
         }
     }
@@ -299,8 +311,14 @@ impl Dispatcher {
     /// When something is due next, at the latest.
     pub(super) fn deadline(&self) -> Instant {
         let learned = self.learned.due().filter(|_| self.quiet_since.is_some());
-        let changed = self.changed.as_ref().map(|(want, _)| want.due(self.quiet_since));
-        let closing = self.closing.as_ref().map(|closing| closing.since + CLOSING_LIMIT);
+        let changed = self
+            .changed
+            .as_ref()
+            .map(|(want, _)| want.due(self.quiet_since));
+        let closing = self
+            .closing
+            .as_ref()
+            .map(|closing| closing.since + CLOSING_LIMIT);
         [
             self.clients.deadline(),
             self.runs_due(),
@@ -316,7 +334,8 @@ impl Dispatcher {
     }
 
     fn idle_until(&self) -> Option<Instant> {
-        self.quiet_since.map(|since| since + self.identity.idle_timeout)
+        self.quiet_since
+            .map(|since| since + self.settings.idle_timeout())
     }
 
     /// Keeps `quiet_since`.
@@ -354,7 +373,11 @@ impl Dispatcher {
             }
         }
         self.release_held();
-        for connection in self.closing.iter_mut().flat_map(|closing| closing.asked.drain(..)) {
+        for connection in self
+            .closing
+            .iter_mut()
+            .flat_map(|closing| closing.asked.drain(..))
+        {
             let _ = connection.send(&Reply::Done, &[]);
         }
     }
@@ -379,7 +402,10 @@ impl Dispatcher {
 
     /// All that the loop has to listen to.
     pub(super) fn sources(&self) -> impl Iterator<Item = (Source, BorrowedFd<'_>)> {
-        let clients = self.clients.sockets().map(|(id, fd)| (Source::Client(id), fd));
+        let clients = self
+            .clients
+            .sockets()
+            .map(|(id, fd)| (Source::Client(id), fd));
         let held = self.runs.iter().filter_map(|(id, run)| match &run.stage {
             Stage::Held { parcel, .. } => Some((Source::Held(*id), parcel.client.as_fd())),
             _ => None,
@@ -388,7 +414,10 @@ impl Dispatcher {
             .zygotes
             .iter()
             .map(|(id, zygote)| (Source::Zygote(*id), zygote.control.as_fd()));
-        let plains = self.plains.iter().map(|(id, fd)| (Source::Plain(*id), fd.as_fd()));
+        let plains = self
+            .plains
+            .iter()
+            .map(|(id, fd)| (Source::Plain(*id), fd.as_fd()));
         clients.chain(held).chain(zygotes).chain(plains)
     }
 

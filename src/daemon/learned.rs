@@ -55,6 +55,8 @@ impl Learned {
             .and_then(|path| fs::read(path).ok())
             .and_then(|bytes| serde_json::from_slice::<Store>(&bytes).ok())
             .filter(|store| store.version == VERSION && store.project == project);
+        // An empty one is saved too: it tells whose log lies beside it.
+        let unsaved = known.is_none().then(Instant::now);
         Self {
             path,
             store: known.unwrap_or_else(|| Store {
@@ -62,7 +64,7 @@ impl Learned {
                 project: project.to_path_buf(),
                 recordings: Vec::new(),
             }),
-            unsaved: None,
+            unsaved,
         }
     }
 
@@ -75,7 +77,9 @@ impl Learned {
         now: Instant,
     ) {
         let recordings = &mut self.store.recordings;
-        let same = recordings.iter().position(|r| r.argv == argv && r.cwd == cwd);
+        let same = recordings
+            .iter()
+            .position(|r| r.argv == argv && r.cwd == cwd);
         let runs = same.map_or(0, |at| recordings.remove(at).runs) + 1;
         recordings.push(Recording {
             argv: argv.to_vec(),
@@ -120,7 +124,9 @@ fn write(path: &Path, store: &Store) -> Result<()> {
             .create(dir)
             .doing(doing)?;
     }
-    let bytes = serde_json::to_vec(store).map_err(std::io::Error::from).doing(doing)?;
+    let bytes = serde_json::to_vec(store)
+        .map_err(std::io::Error::from)
+        .doing(doing)?;
     let beside = path.with_extension(format!("{}.tmp", std::process::id()));
     let written = fs::OpenOptions::new()
         .write(true)
@@ -143,7 +149,9 @@ pub(super) fn project_of(path: &Path) -> Option<PathBuf> {
         project: PathBuf,
     }
     let bytes = fs::read(path).ok()?;
-    serde_json::from_slice::<Head>(&bytes).ok().map(|head| head.project)
+    serde_json::from_slice::<Head>(&bytes)
+        .ok()
+        .map(|head| head.project)
 }
 
 #[cfg(test)]
@@ -175,7 +183,12 @@ mod tests {
     fn a_store_that_is_damaged_or_of_another_version_is_an_empty_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("store.json");
-        for text in ["", "{", r#"{"version":0,"project":"/p","recordings":[]}"#, "[1]"] {
+        for text in [
+            "",
+            "{",
+            r#"{"version":0,"project":"/p","recordings":[]}"#,
+            "[1]",
+        ] {
             fs::write(&path, text).unwrap();
             let learned = Learned::load(Some(path.clone()), Path::new("/p"));
             assert!(learned.recordings().is_empty(), "{text}");
@@ -200,6 +213,9 @@ mod tests {
         }
         assert_eq!(learned.recordings().len(), RECORDINGS);
         let last = learned.recordings().last().unwrap();
-        assert_eq!((last.argv[0].as_str(), last.imports[0].as_str()), ("4", "m29"));
+        assert_eq!(
+            (last.argv[0].as_str(), last.imports[0].as_str()),
+            ("4", "m29")
+        );
     }
 }

@@ -5,6 +5,10 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Mutex;
 
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
 /// Months of ordinary use; the file before it is kept.
 const LARGEST: u64 = 1 << 20;
 
@@ -12,7 +16,10 @@ const LARGEST: u64 = 1 << 20;
 pub(super) fn start(path: Option<&Path>) {
     let Some(path) = path else { return };
     if let Some(dir) = path.parent() {
-        let _ = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        let _ = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(dir);
     }
     if fs::metadata(path).is_ok_and(|found| found.len() > LARGEST) {
         let _ = fs::rename(path, path.with_extension("log.old"));
@@ -24,15 +31,19 @@ pub(super) fn start(path: Option<&Path>) {
         .open(path);
     let Ok(file) = opened else { return };
     let level = match std::env::var("PYSEIDON_LOG").as_deref() {
-        Ok("debug") => tracing::Level::DEBUG,
-        _ => tracing::Level::INFO,
+        Ok("debug") => LevelFilter::DEBUG,
+        _ => LevelFilter::INFO,
     };
-    // Fails when a logger is set already, which only tests do.
-    let _ = tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt::layer()
         .with_ansi(false)
         .with_target(false)
-        .with_max_level(level)
-        .with_writer(Mutex::new(file))
+        .with_writer(Mutex::new(file));
+    // Only our own words: libraries warn of things that are as they should be.
+    let ours = Targets::new().with_target("pyseidon", level);
+    // Fails when a logger is set already, which only tests do.
+    let _ = tracing_subscriber::registry()
+        .with(ours)
+        .with(lines)
         .try_init();
     std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
 }

@@ -10,25 +10,32 @@
 //! ```
 //!
 //! - this file: becoming a daemon, and the loop
-//! - [`dispatcher`]: owns every table; [`runs`] and [`builds`] are its two halves
-//! - [`clients`]: connections without a request · [`door`]: lock, socket, note
+//! - [`dispatcher`]: owns every table; its parts are [`runs`], [`builds`] and [`outcomes`]
+//! - [`clients`]: connections without a request · [`parcel`]: a run on its way
+//! - [`door`]: lock, socket, note
 //! - [`supervisor`]: one zygote · [`root`]: generations of them · [`spawn`]: starting a Z0
 //! - [`choose`]: which checkpoint for a run · [`shape`]: what decides it
-//! - [`watcher`]: hints that something changed · [`learned`]: what persists
-//! - [`status`], [`log`], [`commands`]: what people see
+//! - [`watcher`]: hints that something changed · [`settings`] · [`learned`]: what persists
+//! - [`history`], [`status`], [`log`], [`commands`]: what people see
 //!
 //! It never forks Python and holds no descriptor of a client once its run has begun.
 
+#[cfg(test)]
+mod bench;
 mod builds;
 mod choose;
 mod clients;
 pub mod commands;
 mod dispatcher;
 mod door;
+mod history;
 mod learned;
 mod log;
+mod outcomes;
+mod parcel;
 mod root;
 mod runs;
+mod settings;
 mod shape;
 mod spawn;
 mod status;
@@ -52,12 +59,13 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use crate::error::{Context, Result};
 use crate::process;
-use crate::project::{Config, Place, build_id, package_dir, product_files};
+use crate::project::{Place, build_id, package_dir, product_files};
 use crate::protocol::Readiness;
 use crate::transport::Connection;
 use dispatcher::{Dispatcher, Event, Identity, Parts, Source};
 use door::{Door, Note, Opening};
 use learned::Learned;
+use settings::Settings;
 use watcher::{Blind, Changes, Watch, Watcher};
 
 /// What the process that starts a daemon says on its command line.
@@ -90,7 +98,11 @@ pub fn run(options: &Options) -> i32 {
     if let Some(server) = server {
         server.serve();
     }
-    if failed { crate::error::exit::FAILED } else { 0 }
+    if failed {
+        crate::error::exit::FAILED
+    } else {
+        0
+    }
 }
 
 /// Leaves the caller's session, directory and descriptors. Gives the readiness channel.
@@ -158,7 +170,12 @@ impl Server {
         let place = Place::of(&options.key, &env)?;
         // Before any thread exists: all threads inherit the mask.
         let mut mask = SigSet::empty();
-        for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        for signal in [
+            Signal::SIGCHLD,
+            Signal::SIGTERM,
+            Signal::SIGINT,
+            Signal::SIGHUP,
+        ] {
             mask.add(signal);
         }
         mask.thread_block().doing(|| "blocking signals".into())?;
@@ -177,7 +194,6 @@ impl Server {
         };
         log::start(place.log.as_deref());
         let open_files = spawn::raise_limits();
-        let (config, warnings) = Config::read(&options.root, &env);
         let package = package_dir(&options.script, &options.python, &options.python_options)?;
         let program = std::env::current_exe().doing(|| "finding this program".into())?;
         let binaries = program.parent().unwrap_or(Path::new("/"));
@@ -188,9 +204,6 @@ impl Server {
             options.root.display(),
             options.python.display()
         );
-        for warning in warnings {
-            tracing::warn!("{warning}");
-        }
         let (watcher, changes): (Box<dyn Watch>, _) = match Watcher::start() {
             Ok((watcher, changes)) => (Box::new(watcher), Some(changes)),
             Err(error) => {
@@ -206,9 +219,9 @@ impl Server {
             build: build_id(&files),
             socket: place.socket,
             log: place.log,
-            idle_timeout: config.idle_timeout,
         };
         let parts = Parts {
+            settings: Settings::read(&options.root),
             learned: Learned::load(place.learned, &options.root),
             identity,
             door: Some(door),
@@ -248,7 +261,8 @@ impl Server {
     fn deadline(&mut self, now: Instant) -> Instant {
         self.deaf_until = self.deaf_until.filter(|until| *until > now);
         let deadline = self.dispatcher.deadline();
-        self.deaf_until.map_or(deadline, |until| deadline.min(until))
+        self.deaf_until
+            .map_or(deadline, |until| deadline.min(until))
     }
 
     fn wait(&mut self, patience: PollTimeout) -> Vec<Event> {
@@ -264,7 +278,12 @@ impl Server {
         if let Some(changes) = &self.changes {
             listen(changes.as_fd(), Listened::Changes, PollFlags::POLLIN);
         }
-        if let Some(door) = self.dispatcher.door.as_ref().filter(|_| self.deaf_until.is_none()) {
+        if let Some(door) = self
+            .dispatcher
+            .door
+            .as_ref()
+            .filter(|_| self.deaf_until.is_none())
+        {
             listen(door.as_fd(), Listened::Door, PollFlags::POLLIN);
         }
         for (source, fd) in self.dispatcher.sources() {
@@ -288,7 +307,10 @@ impl Server {
             .filter(|(fd, _)| fd.any().unwrap_or(false))
             .map(|(_, source)| source)
             .collect();
-        ready.into_iter().flat_map(|source| self.events_of(source)).collect()
+        ready
+            .into_iter()
+            .flat_map(|source| self.events_of(source))
+            .collect()
     }
 
     fn events_of(&mut self, source: Listened) -> Vec<Event> {

@@ -156,15 +156,18 @@ impl Root {
     pub(super) fn remember(&mut self, shape: &Shape, run: &Run, number: u64) {
         self.used = number;
         *self.template = run.clone();
-        let record = self.shapes.entry(shape.clone()).or_insert_with(|| ShapeRecord {
-            run: self.template.clone(),
-            uses: 0,
-            last: 0,
-            grow: None,
-            wasted: 0,
-            failure: None,
-            before: None,
-        });
+        let record = self
+            .shapes
+            .entry(shape.clone())
+            .or_insert_with(|| ShapeRecord {
+                run: self.template.clone(),
+                uses: 0,
+                last: 0,
+                grow: None,
+                wasted: 0,
+                failure: None,
+                before: None,
+            });
         record.run = self.template.clone();
         record.uses += 1;
         record.last = number;
@@ -176,7 +179,10 @@ impl Root {
     }
 
     pub(super) fn most_used_shape(&self) -> Option<Shape> {
-        let most = self.shapes.iter().max_by_key(|(_, record)| (record.uses, record.last));
+        let most = self
+            .shapes
+            .iter()
+            .max_by_key(|(_, record)| (record.uses, record.last));
         most.map(|(shape, _)| shape.clone())
     }
 

@@ -12,22 +12,20 @@
 //! Until a run is Running the daemon keeps copies of its descriptors, to be able to hand it to
 //! another checkpoint; from then on it holds none.
 
-use std::collections::VecDeque;
-use std::io::IsTerminal;
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
-
-use serde::{Deserialize, Serialize};
 
 use super::choose::{Answer, Candidate, choose};
 use super::clients::{end_of, hang_up};
 use super::dispatcher::{Dispatcher, wall_clock};
+use super::history::Record;
+use super::parcel::{Parcel, Worker};
 use super::root::Root;
 use super::shape::{RootKey, Shape, shown_argv};
 use super::supervisor::{Level, ZygoteId};
 use crate::error::Error;
-use crate::protocol::{self, Ended, ExitPath, Order, Reply};
+use crate::protocol::{self, Ended, Reply};
 use crate::trace::{Caller, path_of};
 use crate::transport::Connection;
 
@@ -42,29 +40,21 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(15);
 /// A refusal costs a fork and a few milliseconds: one is risked per run.
 const GUESSES: usize = 1;
 
-/// As many runs as `status` shows.
-const HISTORY: usize = 20;
-
-/// What is needed to hand a run over.
-#[derive(Debug)]
-pub(super) struct Parcel {
-    pub(super) client: Connection,
-    /// The working directory, then the caller's descriptors.
-    fds: Vec<OwnedFd>,
-    run: Box<protocol::Run>,
-    /// The client's process.
-    pid: i32,
-}
-
 #[derive(Debug)]
 pub(super) enum Stage {
-    Held { until: Instant, parcel: Parcel },
+    Held {
+        until: Instant,
+        parcel: Parcel,
+    },
     Serving {
         zygote: ZygoteId,
         since: Instant,
         parcel: Parcel,
     },
-    Running { zygote: ZygoteId },
+    Running {
+        zygote: ZygoteId,
+        worker: Option<Worker>,
+    },
 }
 
 #[derive(Debug)]
@@ -81,52 +71,6 @@ struct About {
     guesses: usize,
     /// Checkpoints that refused it.
     tried: Vec<ZygoteId>,
-}
-
-/// How a run went, or goes.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Record {
-    pub(super) id: u64,
-    pub(super) argv: Vec<String>,
-    pub(super) cwd: PathBuf,
-    /// Seconds since the epoch.
-    pub(super) started: f64,
-    /// From the request to the end.
-    pub(super) seconds: Option<f64>,
-    /// `Z0` or `P0`; none: plain pytest.
-    pub(super) checkpoint: Option<String>,
-    /// Why it was plain, or why no deeper checkpoint served it.
-    pub(super) why: Option<String>,
-    /// The worker.
-    pub(super) pid: Option<i32>,
-    /// The raw wait status, if it is known.
-    pub(super) status: Option<i32>,
-    pub(super) exit: Option<ExitPath>,
-    /// Seconds from the order to pytest, in pytest, and from there to the end.
-    pub(super) parts: Option<[f64; 3]>,
-}
-
-/// The latest runs.
-#[derive(Debug, Default)]
-pub(super) struct History {
-    records: VecDeque<Record>,
-}
-
-impl History {
-    fn add(&mut self, record: Record) {
-        if self.records.len() == HISTORY {
-            self.records.pop_front();
-        }
-        self.records.push_back(record);
-    }
-
-    fn get(&mut self, id: u64) -> Option<&mut Record> {
-        self.records.iter_mut().rev().find(|record| record.id == id)
-    }
-
-    pub(super) fn records(&self) -> impl Iterator<Item = &Record> {
-        self.records.iter()
-    }
 }
 
 impl Dispatcher {
@@ -175,7 +119,11 @@ impl Dispatcher {
             guesses: GUESSES,
             tried: Vec::new(),
         };
-        self.place(id, about, parcel, now);
+        if self.settings.enabled() {
+            self.place(id, about, parcel, now);
+        } else {
+            self.run_plainly(id, parcel, None, "switched off in `pyproject.toml`");
+        }
     }
 
     /// Hands a run to the best checkpoint there is, holds it, or has it run plainly.
@@ -189,7 +137,7 @@ impl Dispatcher {
             match self.serve(id, zygote, parcel) {
                 Ok(kept) => {
                     let passed = choice.passed.join("; ");
-                    self.note_serving(id, zygote, passed);
+                    self.note_serving(id, zygote, &about.shape, passed);
                     self.note_use(zygote, &about.shape, now);
                     let stage = Stage::Serving {
                         zygote,
@@ -249,7 +197,7 @@ impl Dispatcher {
             env: &parcel.run.env,
             cwd: &parcel.run.cwd,
             argv: &parcel.run.argv,
-            tty: terminals(parcel),
+            tty: parcel.terminals(),
         };
         choose(z0, prepared, run.guesses, |id| {
             let trace = &mut zygotes.get_mut(&id).expect("a candidate").trace;
@@ -263,30 +211,7 @@ impl Dispatcher {
         let Some(zygote) = self.zygotes.get_mut(&zygote) else {
             return Err(parcel);
         };
-        let Parcel {
-            client,
-            fds,
-            run,
-            pid,
-        } = parcel;
-        // From here on the zygote and the worker use it, and they wait for it.
-        let _ = client.set_nonblocking(false);
-        let order = Order::Serve { id, run };
-        let sent = {
-            let all: Vec<_> = std::iter::once(client.as_fd())
-                .chain(fds.iter().map(AsFd::as_fd))
-                .collect();
-            zygote.control.send(&order, &all)
-        };
-        let Order::Serve { run, .. } = order else {
-            unreachable!("made above")
-        };
-        let parcel = Parcel {
-            client,
-            fds,
-            run,
-            pid,
-        };
+        let (parcel, sent) = parcel.send(id, &zygote.control);
         match sent {
             Ok(()) => {
                 zygote.take_run(id);
@@ -299,14 +224,14 @@ impl Dispatcher {
         }
     }
 
-    fn note_serving(&mut self, id: u64, zygote: ZygoteId, passed: String) {
+    fn note_serving(&mut self, id: u64, zygote: ZygoteId, shape: &Shape, passed: String) {
         let Some(zygote) = self.zygotes.get(&zygote) else {
             return;
         };
         let why = match (&zygote.level, passed.is_empty()) {
             (Level::P0(_), _) => None,
             (Level::Z0, false) => Some(passed),
-            (Level::Z0, true) => Some("no checkpoint is prepared for these options yet".into()),
+            (Level::Z0, true) => Some(self.why_no_p0(zygote.root, shape)),
         };
         let name = zygote.name().to_owned();
         if let Some(record) = self.history.get(id) {
@@ -341,19 +266,19 @@ impl Dispatcher {
         }
     }
 
-    pub(super) fn on_plain_ended(&mut self, id: u64, now: Instant) {
+    pub(super) fn on_plain_ended(&mut self, id: u64) {
         self.plains.remove(&id);
-        let started = self.history.get(id).map(|record| record.started);
-        if let (Some(record), Some(started)) = (self.history.get(id), started) {
-            record.seconds = Some((wall_clock() - started).max(0.0));
+        if let Some(record) = self.history.get(id) {
+            record.seconds = Some((wall_clock() - record.started).max(0.0));
         }
-        tracing::debug!("plain run {id} ended");
-        let _ = now;
     }
 
     /// The client of a held run is gone: so is the run.
-    pub(super) fn on_left(&mut self, id: u64, _now: Instant) {
-        if matches!(self.runs.get(&id).map(|run| &run.stage), Some(Stage::Held { .. })) {
+    pub(super) fn on_left(&mut self, id: u64) {
+        if matches!(
+            self.runs.get(&id).map(|run| &run.stage),
+            Some(Stage::Held { .. })
+        ) {
             self.runs.remove(&id);
             self.note_why(id, "its client went away");
         }
@@ -367,7 +292,10 @@ impl Dispatcher {
             return;
         };
         // This drops every descriptor of the client.
-        run.stage = Stage::Running { zygote };
+        run.stage = Stage::Running {
+            zygote,
+            worker: Worker::of(pid),
+        };
         let shape = run.about.shape.clone();
         if let Some(zygote) = self.zygotes.get_mut(&zygote) {
             zygote.was_entered(id, shape);
@@ -418,13 +346,17 @@ impl Dispatcher {
             return;
         };
         if let Some(record) = self.history.get(ended.id) {
-            record.seconds = Some(now.saturating_duration_since(run.about.received).as_secs_f64());
+            record.seconds = Some(
+                now.saturating_duration_since(run.about.received)
+                    .as_secs_f64(),
+            );
             record.status = Some(ended.status);
             record.exit = Some(ended.exit);
             record.parts = Some(ended.seconds);
             let (argv, cwd) = (record.argv.clone(), record.cwd.clone());
             if !ended.imports.is_empty() {
-                self.learned.record(&argv, Path::new(&cwd), ended.imports, now);
+                self.learned
+                    .record(&argv, Path::new(&cwd), ended.imports, now);
             }
         }
     }
@@ -435,7 +367,7 @@ impl Dispatcher {
             .runs
             .iter()
             .filter(|(_, run)| match run.stage {
-                Stage::Serving { zygote: z, .. } | Stage::Running { zygote: z } => z == zygote,
+                Stage::Serving { zygote: z, .. } | Stage::Running { zygote: z, .. } => z == zygote,
                 Stage::Held { .. } => false,
             })
             .map(|(id, _)| *id)
@@ -445,15 +377,24 @@ impl Dispatcher {
                 continue;
             };
             self.note_why(id, "its zygote died");
-            if let Stage::Serving { parcel, .. } = run.stage {
-                // Its worker may be about to enter pytest. Either it has said so, and the client
-                // reads that first; or it can no longer say so and goes no further, and the
-                // client reads the end and runs plain pytest. An answer of ours could cross
-                // with the worker's, and the tests would run twice.
-                hang_up(&parcel.client);
-                if let Ok(fd) = end_of(parcel.pid) {
-                    self.plains.insert(id, fd);
+            match run.stage {
+                Stage::Serving { parcel, .. } => {
+                    // Its worker may be about to enter pytest. Either it has said so, and the
+                    // client reads that first; or it can no longer say so and goes no further,
+                    // and the client reads the end and runs plain pytest. An answer of ours could
+                    // cross with the worker's, and the tests would run twice.
+                    hang_up(&parcel.client);
+                    if let Ok(fd) = end_of(parcel.pid) {
+                        self.plains.insert(id, fd);
+                    }
                 }
+                // Its client has read the end and has gone: nobody waits for it any more.
+                Stage::Running { worker, .. } => {
+                    if let Some(worker) = worker {
+                        worker.kill();
+                    }
+                }
+                Stage::Held { .. } => {}
             }
         }
     }
@@ -539,14 +480,4 @@ impl Dispatcher {
             .map(|(id, _)| *id)
             .collect()
     }
-}
-
-/// Whether the caller's descriptors 0, 1 and 2 are terminals.
-fn terminals(parcel: &Parcel) -> [bool; 3] {
-    [0, 1, 2].map(|number| {
-        let at = parcel.run.fds.iter().position(|fd| *fd == number);
-        // The first descriptor is the working directory.
-        at.and_then(|at| parcel.fds.get(at + 1))
-            .is_some_and(IsTerminal::is_terminal)
-    })
 }

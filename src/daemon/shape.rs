@@ -62,7 +62,10 @@ fn shapes_the_interpreter(name: &[u8]) -> bool {
 
 /// An empty variable is no path at all; an empty entry among others is the working directory.
 fn has_relative_entry(path: &[u8]) -> bool {
-    !path.is_empty() && path.split(|b| *b == b':').any(|entry| !entry.starts_with(b"/"))
+    !path.is_empty()
+        && path
+            .split(|b| *b == b':')
+            .any(|entry| !entry.starts_with(b"/"))
 }
 
 /// The hash seed is drawn anew by each interpreter unless the user fixed it.
@@ -176,7 +179,10 @@ mod tests {
 
     #[test]
     fn files_and_selections_do_not_shape_a_run() {
-        assert_eq!(with_argv(&[]), with_argv(&["tests/a.py", "-k", "bar", "-x", "-vv"]));
+        assert_eq!(
+            with_argv(&[]),
+            with_argv(&["tests/a.py", "-k", "bar", "-x", "-vv"])
+        );
     }
 
     #[test]

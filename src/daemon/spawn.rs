@@ -87,7 +87,11 @@ fn prepare(cwd: RawFd, control: RawFd, open_files: u64) -> io::Result<()> {
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut none);
-        check(libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut()))?;
+        check(libc::sigprocmask(
+            libc::SIG_SETMASK,
+            &none,
+            std::ptr::null_mut(),
+        ))?;
         let mut limit: libc::rlimit = std::mem::zeroed();
         check(libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit))?;
         limit.rlim_cur = open_files.min(limit.rlim_max);
@@ -207,7 +211,9 @@ mod tests {
         };
         let (ours, _theirs) = crate::transport::Connection::pair().unwrap();
         let control = OwnedFd::from(ours.into_stream());
-        let error = python.z0(&run(), control, &output_file().unwrap()).unwrap_err();
+        let error = python
+            .z0(&run(), control, &output_file().unwrap())
+            .unwrap_err();
         assert!(error.to_string().contains("/env/bin/python"), "{error}");
     }
 }

@@ -9,8 +9,9 @@ use console::Style;
 use serde::{Deserialize, Serialize};
 
 use super::dispatcher::{Dispatcher, wall_clock};
+use super::history::Record;
 use super::root::{Generation, Root};
-use super::runs::Record;
+use super::shape::Shape;
 use super::supervisor::{Level, State, Zygote};
 use crate::protocol::ExitPath;
 
@@ -47,6 +48,15 @@ struct RootStatus {
     output: Option<String>,
     runs_with_this_hash_seed: u32,
     processes: Vec<ProcessStatus>,
+    /// Kinds of runs for which no checkpoint is prepared.
+    unprepared: Vec<Unprepared>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Unprepared {
+    shape: String,
+    why: String,
+    output: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -85,13 +95,17 @@ impl Dispatcher {
             pid: std::process::id(),
             pss_kib: pss_kib(std::process::id() as i32),
             uptime_seconds: now.saturating_duration_since(self.born).as_secs_f64(),
-            idle_timeout_seconds: identity.idle_timeout.as_secs_f64(),
+            idle_timeout_seconds: self.settings.idle_timeout().as_secs_f64(),
             key: identity.key.clone(),
             build: identity.build.clone(),
             socket: identity.socket.clone(),
             log: identity.log.clone(),
             recordings: self.learned.recordings().len(),
-            roots: self.roots.iter().map(|root| self.root_status(root, now)).collect(),
+            roots: self
+                .roots
+                .iter()
+                .map(|root| self.root_status(root, now))
+                .collect(),
             runs: self.history.records().cloned().collect(),
         };
         serde_json::to_string(&document).expect("it holds text and numbers only")
@@ -124,6 +138,7 @@ impl Dispatcher {
                 process_status(zygote, state, now)
             })
             .collect();
+        let unprepared = self.unprepared(root);
         RootStatus {
             id: root.key.short(),
             state: state.to_owned(),
@@ -131,7 +146,30 @@ impl Dispatcher {
             output: root.failure.as_ref().map(|failure| failure.output.clone()),
             runs_with_this_hash_seed: root.current.as_ref().map_or(0, |g| g.served),
             processes,
+            unprepared,
         }
+    }
+
+    fn unprepared(&self, root: &Root) -> Vec<Unprepared> {
+        let is_prepared = |shape: &Shape| {
+            self.zygotes.values().any(|zygote| {
+                zygote.root == root.key
+                    && !matches!(zygote.state, State::Leaving(_))
+                    && matches!(&zygote.level, Level::P0(grown_for) if grown_for == shape)
+            })
+        };
+        root.shapes
+            .iter()
+            .filter(|(shape, _)| root.current.is_some() && !is_prepared(shape))
+            .map(|(shape, record)| Unprepared {
+                shape: shape.describe(),
+                why: self.why_no_p0(root.key, shape),
+                output: record
+                    .failure
+                    .as_ref()
+                    .map(|failure| failure.output.clone()),
+            })
+            .collect()
     }
 }
 
@@ -210,13 +248,17 @@ impl RootStatus {
             _ => Style::new().yellow(),
         };
         let state = shade.force_styling(colour).apply_to(&self.state);
-        let why = self.why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+        let why = self
+            .why
+            .as_ref()
+            .map(|why| format!(": {why}"))
+            .unwrap_or_default();
         let _ = writeln!(out, "\n  root {}  {state}{why}", dim.apply_to(&self.id));
-        for line in self.output.iter().flat_map(|output| output.lines()) {
-            let _ = writeln!(out, "    {}", dim.apply_to(line));
-        }
+        show_output(out, self.output.as_deref(), dim);
         for process in &self.processes {
-            let pid = process.pid.map_or_else(|| "-".into(), |pid| pid.to_string());
+            let pid = process
+                .pid
+                .map_or_else(|| "-".into(), |pid| pid.to_string());
             let _ = writeln!(
                 out,
                 "    {}  pid {pid:<8}{:>10}  {:<11}  {} runs  {}",
@@ -236,6 +278,24 @@ impl RootStatus {
                 }
             }
         }
+        for kind in &self.unprepared {
+            let _ = writeln!(out, "    no P0  {}", kind.why);
+            let _ = writeln!(
+                out,
+                "        {}",
+                dim.apply_to(format!("for: {}", kind.shape))
+            );
+            show_output(out, kind.output.as_deref(), dim);
+        }
+    }
+}
+
+/// The end of what a failed start printed: a traceback's last lines say most.
+fn show_output(out: &mut String, output: Option<&str>, dim: &Style) {
+    const LINES: usize = 20;
+    let lines: Vec<_> = output.unwrap_or_default().lines().collect();
+    for line in &lines[lines.len().saturating_sub(LINES)..] {
+        let _ = writeln!(out, "        {}", dim.apply_to(line));
     }
 }
 
@@ -244,7 +304,9 @@ fn render_run(run: &Record, out: &mut String, now: f64, dim: &Style) {
         Some(level) => format!("warm {level}"),
         None => "plain".into(),
     };
-    let seconds = run.seconds.map_or_else(|| "-".into(), |s| format!("{s:.2} s"));
+    let seconds = run
+        .seconds
+        .map_or_else(|| "-".into(), |s| format!("{s:.2} s"));
     let _ = write!(
         out,
         "    {:>12}  {how:<7}  {seconds:>9}  {:<18}  {}",

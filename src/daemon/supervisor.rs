@@ -107,7 +107,6 @@ impl Failure {
     pub(super) fn watched(&self) -> BTreeSet<PathBuf> {
         self.trace.watched()
     }
-
 }
 
 impl Zygote {

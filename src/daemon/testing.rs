@@ -45,6 +45,9 @@ pub(super) fn memory_file() -> File {
     super::spawn::output_file().unwrap()
 }
 
+/// Beyond the process numbers that the kernel gives.
+const NOBODY: i32 = 1 << 30;
+
 /// How the zygotes of a test behave; may be changed while they run.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Manner {
@@ -58,6 +61,10 @@ pub(super) struct Manner {
     pub(super) refuses_others: bool,
     /// The end of the channel instead of an answer to `Serve`.
     pub(super) dies: bool,
+    /// The process that stands for the worker; none is meant by the number otherwise.
+    pub(super) worker: Option<i32>,
+    /// The end of the channel right after the worker entered pytest.
+    pub(super) dies_late: bool,
     /// Runs do not end by themselves.
     pub(super) lingers: bool,
 }
@@ -83,7 +90,9 @@ impl Fakes {
     /// Parks those who were slow.
     pub(super) fn let_go(&self) {
         for (control, parked) in self.waiting.lock().unwrap().drain(..) {
-            control.send(&Notice::Parked(Box::new(parked)), &[]).unwrap();
+            control
+                .send(&Notice::Parked(Box::new(parked)), &[])
+                .unwrap();
         }
     }
 
@@ -110,8 +119,7 @@ impl Fakes {
         let pid = {
             let mut pids = self.pids.lock().unwrap();
             *pids += 1;
-            // Beyond what the kernel gives, so that nobody is meant by it.
-            (1 << 30) + *pids
+            NOBODY + *pids
         };
         let parked = Parked {
             trace: trace(manner),
@@ -119,7 +127,10 @@ impl Fakes {
             ..parked(pid)
         };
         if manner.slow {
-            self.waiting.lock().unwrap().push((Arc::clone(control), parked));
+            self.waiting
+                .lock()
+                .unwrap()
+                .push((Arc::clone(control), parked));
         } else {
             let _ = control.send(&Notice::Parked(Box::new(parked)), &[]);
         }
@@ -153,8 +164,12 @@ impl Fakes {
                         continue;
                     }
                     let client = socket();
-                    let _ = client.send(&Reply::Started { pid: 1 }, &[]);
-                    let _ = control.send(&Notice::Entered { id, pid: 1 }, &[]);
+                    let pid = manner.worker.unwrap_or(NOBODY);
+                    let _ = client.send(&Reply::Started { pid }, &[]);
+                    let _ = control.send(&Notice::Entered { id, pid }, &[]);
+                    if manner.dies_late {
+                        break;
+                    }
                     if manner.lingers {
                         let entry = (Arc::clone(&control), client);
                         self.lingering.lock().unwrap().insert(id, entry);
@@ -175,7 +190,9 @@ fn frame_order(body: &[u8]) -> Order {
 fn trace(manner: &Manner) -> Trace {
     let files = manner.reads.iter();
     Trace {
-        files: files.map(|path| FileInput::take(path.clone(), Role::Content)).collect(),
+        files: files
+            .map(|path| FileInput::take(path.clone(), Role::Content))
+            .collect(),
         ..Trace::default()
     }
 }

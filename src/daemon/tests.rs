@@ -1,216 +1,17 @@
 //! The loop with zygotes that are threads: no Python is needed.
 
-use std::collections::BTreeSet;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::poll::PollTimeout;
-
-use super::Server;
-use super::dispatcher::{Dispatcher, Event, Identity, Parts};
+use super::bench::{Bench, Caller, ReceiveNow};
+use super::dispatcher::Event;
 use super::door::{Door, Note, Opening};
-use super::learned::Learned;
-use super::testing::{Fakes, Manner, run};
-use super::watcher::Watch;
-use crate::protocol::{Hello, Reply, Request, Run};
-use crate::transport::{Connection, Filled, Frame};
-
-/// No step of these tests takes more than a few milliseconds of work.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-#[derive(Clone, Default)]
-struct Watched(Arc<Mutex<BTreeSet<PathBuf>>>);
-
-impl Watch for Watched {
-    fn watch(&mut self, directories: BTreeSet<PathBuf>) {
-        *self.0.lock().unwrap() = directories;
-    }
-}
-
-struct Bench {
-    server: Server,
-    fakes: Arc<Fakes>,
-    watched: Watched,
-    installed: Arc<Mutex<String>>,
-    /// How far the daemon's clock is ahead.
-    ahead: Duration,
-    done: bool,
-}
-
-trait ReceiveNow {
-    /// A frame or the end, if either is there.
-    fn receive_now(&mut self) -> Option<crate::error::Result<Frame>>;
-}
-
-impl ReceiveNow for Connection {
-    fn receive_now(&mut self) -> Option<crate::error::Result<Frame>> {
-        loop {
-            match self.next() {
-                Ok(Some(frame)) => return Some(Ok(frame)),
-                Ok(None) => match self.fill() {
-                    Ok(Filled::Some) => {}
-                    Ok(Filled::WouldBlock) => return None,
-                    Ok(Filled::Eof) => return Some(Err(crate::error::Error::Closed)),
-                    Err(error) => return Some(Err(error)),
-                },
-                Err(error) => return Some(Err(error)),
-            }
-        }
-    }
-}
-
-/// The caller's side of a run.
-struct Caller(Connection);
-
-impl Bench {
-    fn new() -> Self {
-        Self::with_door(None)
-    }
-
-    fn with_door(door: Option<Door>) -> Self {
-        let fakes = Arc::new(Fakes::default());
-        let watched = Watched::default();
-        let installed = Arc::new(Mutex::new("build".to_owned()));
-        let asked = Arc::clone(&installed);
-        let parts = Parts {
-            identity: Identity {
-                key: "key".into(),
-                root: "/".into(),
-                script: "/env/bin/pytest".into(),
-                python: "/env/bin/python".into(),
-                build: "build".into(),
-                socket: "/nowhere.sock".into(),
-                log: None,
-                idle_timeout: Duration::from_secs(1800),
-            },
-            door,
-            spawner: Box::new(Arc::clone(&fakes)),
-            watcher: Box::new(watched.clone()),
-            installed: Box::new(move || asked.lock().unwrap().clone()),
-            learned: Learned::load(None, Path::new("/")),
-        };
-        Self {
-            server: Server {
-                dispatcher: Dispatcher::new(parts, Instant::now()),
-                signals: None,
-                changes: None,
-                deaf_until: None,
-            },
-            fakes,
-            watched,
-            installed,
-            ahead: Duration::ZERO,
-            done: false,
-        }
-    }
-
-    fn turn(&mut self) {
-        let ahead = self.ahead;
-        self.done |= self.server.turn(|| Instant::now() + ahead);
-    }
-
-    fn until(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
-        let limit = Instant::now() + PATIENCE;
-        while !condition(self) {
-            assert!(Instant::now() < limit, "never: {what}");
-            self.turn_soon();
-        }
-    }
-
-    /// A turn that does not wait long for the threads.
-    fn turn_soon(&mut self) {
-        std::thread::sleep(Duration::from_millis(1));
-        let now = Instant::now() + self.ahead;
-        for event in self.server.wait(PollTimeout::ZERO) {
-            self.server.dispatcher.handle(event, now);
-        }
-        self.server.dispatcher.tick(now);
-        self.done |= self.server.dispatcher.is_done(now);
-    }
-
-    fn event(&mut self, event: Event) {
-        let now = Instant::now() + self.ahead;
-        self.server.dispatcher.handle(event, now);
-    }
-
-    fn connect(&mut self) -> Connection {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        self.event(Event::Connected(ours));
-        let mut theirs = Connection::new(theirs);
-        theirs.receive().unwrap().decode::<Hello>().unwrap();
-        theirs
-    }
-
-    fn send_with(&mut self, run: Run, fds: &[OwnedFd]) -> Caller {
-        let connection = self.connect();
-        let mut all = vec![OwnedFd::from(std::fs::File::open("/").unwrap())];
-        all.extend(fds.iter().map(|fd| fd.try_clone().unwrap()));
-        let all: Vec<_> = all.iter().map(AsFd::as_fd).collect();
-        connection.send(&Request::Run(Box::new(run)), &all).unwrap();
-        connection.set_nonblocking(true).unwrap();
-        Caller(connection)
-    }
-
-    fn send(&mut self, run: Run) -> Caller {
-        self.send_with(run, &[])
-    }
-
-    fn reply(&mut self, caller: &mut Caller) -> Option<Reply> {
-        let mut reply = None;
-        self.until("a reply", |_| match caller.0.receive_now() {
-            Some(Ok(frame)) => {
-                reply = Some(frame.decode().unwrap());
-                true
-            }
-            Some(Err(_)) => true,
-            None => false,
-        });
-        reply
-    }
-
-    /// Runs to the end. True if it was warm.
-    fn run_through(&mut self, run: Run) -> bool {
-        let mut caller = self.send(run);
-        let warm = match self.reply(&mut caller) {
-            Some(Reply::Started { .. }) => {
-                assert_eq!(self.reply(&mut caller), Some(Reply::Ended { status: 0 }));
-                true
-            }
-            Some(Reply::Plain { reason: None }) => false,
-            other => panic!("{other:?}"),
-        };
-        self.end_plains();
-        self.until("the run's end", |b| b.server.dispatcher.runs.is_empty());
-        warm
-    }
-
-    /// The process that would run plain pytest is this one: it does not end by itself.
-    fn end_plains(&mut self) {
-        let plains: Vec<u64> = self.server.dispatcher.plains.keys().copied().collect();
-        for id in plains {
-            self.event(Event::PlainEnded(id));
-        }
-    }
-
-    /// `Z0` or `P0`, as the last run had it.
-    fn last_checkpoint(&self) -> Option<String> {
-        self.server.dispatcher.history.records().last().unwrap().checkpoint.clone()
-    }
-
-    fn ready(&self, level: &str) -> usize {
-        let zygotes = self.server.dispatcher.zygotes.values();
-        zygotes.filter(|z| z.is_ready() && z.name() == level).count()
-    }
-
-    fn warm_up(&mut self) {
-        assert!(!self.run_through(run()));
-        self.until("a P0", |b| b.ready("P0") == 1);
-    }
-}
+use super::testing::{Manner, run};
+use crate::protocol::{Reply, Request, Run};
+use crate::transport::Connection;
 
 fn with_argv(argv: &[&str]) -> Run {
     let mut run = run();
@@ -224,7 +25,11 @@ fn the_first_run_is_plain_and_the_next_ones_are_warm() {
     let mut first = bench.send(run());
     assert_eq!(bench.reply(&mut first), Some(Reply::Plain { reason: None }));
     bench.turn_soon();
-    assert_eq!(*bench.fakes.started.lock().unwrap(), 0, "it would disturb the run");
+    assert_eq!(
+        *bench.fakes.started.lock().unwrap(),
+        0,
+        "it would disturb the run"
+    );
     bench.end_plains();
     bench.until("a P0", |b| b.ready("P0") == 1);
     assert!(bench.run_through(run()));
@@ -254,7 +59,10 @@ fn a_run_waits_for_the_z0_that_is_being_built() {
     assert!(caller.0.receive_now().is_none());
     bench.fakes.manner(|m| m.slow = false);
     bench.fakes.let_go();
-    assert!(matches!(bench.reply(&mut caller), Some(Reply::Started { .. })));
+    assert!(matches!(
+        bench.reply(&mut caller),
+        Some(Reply::Started { .. })
+    ));
     assert_eq!(bench.last_checkpoint().as_deref(), Some("Z0"));
 }
 
@@ -267,7 +75,10 @@ fn nobody_waits_for_a_z0_for_ever() {
     let mut caller = bench.send(run());
     bench.turn_soon();
     bench.ahead += Duration::from_secs(31);
-    assert_eq!(bench.reply(&mut caller), Some(Reply::Plain { reason: None }));
+    assert_eq!(
+        bench.reply(&mut caller),
+        Some(Reply::Plain { reason: None })
+    );
 }
 
 #[test]
@@ -306,7 +117,11 @@ fn few_p0s_are_kept() {
         assert!(bench.run_through(with_argv(&["-W", &number.to_string()])));
         bench.until("one more", |b| *b.fakes.grown.lock().unwrap() == number + 1);
         bench.until("all are parked", |b| {
-            !b.server.dispatcher.zygotes.values().any(|z| z.is_starting())
+            !b.server
+                .dispatcher
+                .zygotes
+                .values()
+                .any(|z| z.is_starting())
         });
     }
     assert_eq!(bench.ready("P0"), 4);
@@ -323,9 +138,15 @@ fn a_stale_checkpoint_serves_nobody() {
     let mut bench = Bench::new();
     bench.fakes.manner(|m| m.reads = Some(input.clone()));
     bench.warm_up();
-    assert_eq!(*bench.watched.0.lock().unwrap(), [dir.path().to_path_buf()].into());
+    assert_eq!(
+        *bench.watched.0.lock().unwrap(),
+        [dir.path().to_path_buf()].into()
+    );
     std::fs::write(&input, "two").unwrap();
-    assert!(!bench.run_through(run()), "it would have been a wrong answer");
+    assert!(
+        !bench.run_through(run()),
+        "it would have been a wrong answer"
+    );
     bench.until("the next generation", |b| b.ready("P0") == 1);
     assert_eq!(*bench.fakes.started.lock().unwrap(), 2);
     assert!(bench.run_through(run()));
@@ -359,12 +180,20 @@ fn a_failed_start_is_remembered_until_an_input_changes() {
         m.reads = Some(input.clone());
     });
     assert!(!bench.run_through(run()));
-    bench.until("the failure", |b| b.server.dispatcher.roots[0].failure.is_some());
+    bench.until("the failure", |b| {
+        b.server.dispatcher.roots[0].failure.is_some()
+    });
     for _ in 0..3 {
         assert!(!bench.run_through(run()));
     }
     assert_eq!(*bench.fakes.started.lock().unwrap(), 1);
-    assert!(bench.server.dispatcher.document(Instant::now()).contains("pytest 4.0"));
+    assert!(
+        bench
+            .server
+            .dispatcher
+            .document(Instant::now())
+            .contains("pytest 4.0")
+    );
     bench.fakes.manner(|m| m.fails = None);
     std::fs::write(&input, "two").unwrap();
     bench.event(Event::Changed([dir.path().to_path_buf()].into()));
@@ -377,7 +206,9 @@ fn an_input_that_changed_while_it_was_read_means_another_build() {
     bench.fakes.manner(|m| m.unsettled = true);
     assert!(!bench.run_through(run()));
     bench.until("a start", |b| *b.fakes.started.lock().unwrap() == 1);
-    bench.until("it is discarded", |b| b.server.dispatcher.zygotes.is_empty());
+    bench.until("it is discarded", |b| {
+        b.server.dispatcher.zygotes.is_empty()
+    });
     bench.fakes.manner(|m| m.unsettled = false);
     bench.ahead += Duration::from_secs(2);
     bench.until("a Z0", |b| b.ready("Z0") == 1);
@@ -389,11 +220,43 @@ fn a_zygote_that_dies_with_an_order_cannot_start_the_run_any_more() {
     bench.warm_up();
     bench.fakes.manner(|m| m.dies = true);
     let mut caller = bench.send(run());
-    assert_eq!(bench.reply(&mut caller), None, "the client sees the end and runs plain pytest");
+    assert_eq!(
+        bench.reply(&mut caller),
+        None,
+        "the client sees the end and runs plain pytest"
+    );
     bench.fakes.manner(|m| *m = Manner::default());
     bench.end_plains();
     bench.until("it is replaced", |b| b.ready("P0") == 1);
     assert!(bench.run_through(run()));
+}
+
+#[test]
+fn a_worker_whose_zygote_died_is_ended() {
+    use std::os::unix::process::CommandExt;
+    let mut worker = std::process::Command::new("sleep")
+        .arg("100")
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let mut bench = Bench::new();
+    bench.warm_up();
+    bench.fakes.manner(|m| {
+        m.worker = Some(worker.id() as i32);
+        m.dies_late = true;
+    });
+    let mut caller = bench.send(run());
+    assert!(matches!(
+        bench.reply(&mut caller),
+        Some(Reply::Started { .. })
+    ));
+    assert_eq!(
+        bench.reply(&mut caller),
+        None,
+        "the client sees that it was cut off"
+    );
+    bench.until("the daemon knows", |b| b.server.dispatcher.runs.is_empty());
+    assert!(!worker.wait().unwrap().success());
 }
 
 #[test]
@@ -405,10 +268,16 @@ fn nothing_of_a_client_is_kept_once_its_run_has_begun() {
     let mut one = run();
     one.fds = vec![1];
     let mut caller = bench.send_with(one, &[OwnedFd::from(writer)]);
-    assert!(matches!(bench.reply(&mut caller), Some(Reply::Started { .. })));
+    assert!(matches!(
+        bench.reply(&mut caller),
+        Some(Reply::Started { .. })
+    ));
     bench.until("the daemon knows", |b| {
         let sources = b.server.dispatcher.runs.values();
-        sources.filter(|run| format!("{:?}", run.stage).starts_with("Running")).count() == 1
+        sources
+            .filter(|run| format!("{:?}", run.stage).starts_with("Running"))
+            .count()
+            == 1
     });
     // Would wait for ever if a copy were left.
     assert_eq!(reader.read(&mut [0]).unwrap(), 0);
@@ -424,11 +293,15 @@ fn a_generation_is_replaced_after_its_runs_and_serves_until_then() {
     for _ in 0..20 {
         assert!(bench.run_through(run()));
     }
-    bench.until("the next Z0 starts", |b| *b.fakes.started.lock().unwrap() == 2);
+    bench.until("the next Z0 starts", |b| {
+        *b.fakes.started.lock().unwrap() == 2
+    });
     assert!(bench.run_through(run()));
     assert_eq!(bench.last_checkpoint().as_deref(), Some("P0"));
     bench.fakes.let_go();
-    bench.until("the next P0 starts", |b| *b.fakes.grown.lock().unwrap() == 2);
+    bench.until("the next P0 starts", |b| {
+        *b.fakes.grown.lock().unwrap() == 2
+    });
     assert!(bench.run_through(run()));
     assert_eq!(bench.last_checkpoint().as_deref(), Some("P0"));
     bench.until("it takes over", |b| {
@@ -476,14 +349,18 @@ fn stopping_takes_the_socket_away_and_leaves_runs_alone() {
         pid: 1,
         log: None,
     };
-    let Opening::Open(door) = Door::open(&socket, &dir.path().join("k.lock"), &note).unwrap() else {
+    let Opening::Open(door) = Door::open(&socket, &dir.path().join("k.lock"), &note).unwrap()
+    else {
         panic!("taken");
     };
     let mut bench = Bench::with_door(Some(door));
     bench.warm_up();
     bench.fakes.manner(|m| m.lingers = true);
     let mut running = bench.send(run());
-    assert!(matches!(bench.reply(&mut running), Some(Reply::Started { .. })));
+    assert!(matches!(
+        bench.reply(&mut running),
+        Some(Reply::Started { .. })
+    ));
     let mut waiting = Caller(Connection::new(UnixStream::connect(&socket).unwrap()));
     waiting.0.set_nonblocking(true).unwrap();
     let mut asking = Caller(bench.connect());
@@ -494,7 +371,10 @@ fn stopping_takes_the_socket_away_and_leaves_runs_alone() {
     // Who stood in the queue is told to look for another daemon.
     bench.until("a greeting", |_| waiting.0.receive_now().is_some());
     let root = std::fs::File::open("/").unwrap();
-    waiting.0.send(&Request::Run(Box::new(run())), &[root.as_fd()]).unwrap();
+    waiting
+        .0
+        .send(&Request::Run(Box::new(run())), &[root.as_fd()])
+        .unwrap();
     assert_eq!(bench.reply(&mut waiting), Some(Reply::Retire));
     bench.until("it goes", |b| b.done);
     let fakes = Arc::clone(&bench.fakes);
@@ -528,7 +408,9 @@ fn three_roots_are_kept() {
         bench.until("a P0", |b| b.ready("P0") == (number + 1).min(3));
     }
     assert_eq!(bench.server.dispatcher.roots.len(), 3);
-    bench.until("the oldest is gone", |b| b.server.dispatcher.zygotes.len() == 6);
+    bench.until("the oldest is gone", |b| {
+        b.server.dispatcher.zygotes.len() == 6
+    });
 }
 
 #[test]
@@ -550,6 +432,9 @@ fn status_is_a_document() {
     assert_eq!(value["runs"][1]["checkpoint"], "P0");
     let document: super::status::Document = serde_json::from_str(&text).unwrap();
     let shown = document.render(false);
-    assert!(!shown.contains('\x1b') && shown.contains("warm P0"), "{shown}");
+    assert!(
+        !shown.contains('\x1b') && shown.contains("warm P0"),
+        "{shown}"
+    );
     assert!(document.render(true).contains('\x1b'));
 }

@@ -97,7 +97,13 @@ impl Changes {
     /// The directories that changed since the last call.
     pub(super) fn take(&self) -> BTreeSet<PathBuf> {
         let _ = self.shared.wake.read();
-        std::mem::take(&mut *self.shared.changed.lock().expect("no panic while it is held"))
+        std::mem::take(
+            &mut *self
+                .shared
+                .changed
+                .lock()
+                .expect("no panic while it is held"),
+        )
     }
 }
 
@@ -179,7 +185,10 @@ impl Thread {
         for directory in directories {
             // One that does not exist, or one too many: the trace notices all the same.
             if self.watched.contains(&directory)
-                || self.notify.watch(&directory, RecursiveMode::NonRecursive).is_ok()
+                || self
+                    .notify
+                    .watch(&directory, RecursiveMode::NonRecursive)
+                    .is_ok()
             {
                 watched.insert(directory);
             }

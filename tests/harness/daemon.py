@@ -70,6 +70,16 @@ class Status:
             ready = [c for c in ready if c.age < since]
         return bool(ready)
 
+    @property
+    def given_up(self) -> list[str]:
+        """Why the daemon does not even try to get something ready."""
+        found = []
+        for root in self.raw["roots"]:
+            if root["state"] == "failed":
+                found.append(f"{root['why']}\n{root['output']}")
+            found += [f"{u['why']}\n{u['output']}" for u in root.get("unprepared", ())]
+        return found
+
     def __str__(self) -> str:
         return json.dumps(self.raw, indent=1)
 
@@ -120,8 +130,13 @@ class Daemon:
             latest[:] = self.all()
             return bool(latest) and latest[-1].is_ready_for_more_like_the_last(level)
 
+        def is_over() -> bool:
+            return is_ready() or bool(latest and latest[-1].given_up)
+
         try:
-            eventually(is_ready, f"a {level} that is ready")
+            eventually(is_over, f"a {level} that is ready")
+            if not is_ready():
+                raise TimeoutError("the daemon has given up: " + "\n".join(latest[-1].given_up))
         except TimeoutError as error:
             raise AssertionError(f"{error}\n{latest[-1] if latest else 'no daemon'}") from None
         return latest[-1]

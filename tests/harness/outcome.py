@@ -19,7 +19,7 @@ VARIES = [
     (r"\b0x[0-9a-f]{6,}\b", "0xADDRESS"),
     (r"\bpid[ =:]+\d+", "pid N"),
     (r"\bThread-\d+ \(", "Thread-N ("),
-    (r"\b20\d{6}_\d{6}\b", "DATE_TIME"),
+    (r"(?<!\d)20\d{6}_\d{6}(?!\d)", "DATE_TIME"),
     # An object's address as a number: pytest's name of a plugin without one.
     (r"\b1[0-9]{14}\b", "ADDRESS"),
 ]

@@ -3,6 +3,7 @@
 //! A hook cannot be removed, so it stays in workers; there it looks at one atomic number, and at
 //! the names of two kinds of events. It is set through the C interface and not visible to Python.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::PathBuf;
@@ -196,7 +197,11 @@ fn open(py: Python<'_>, args: &Bound<'_, PyTuple>) {
         return;
     };
     let mode = text(args, 1).unwrap_or_default();
-    let flags: i64 = args.get_item(2).ok().and_then(|f| f.extract().ok()).unwrap_or(0);
+    let flags: i64 = args
+        .get_item(2)
+        .ok()
+        .and_then(|f| f.extract().ok())
+        .unwrap_or(0);
     if mode.contains(['w', 'a', 'x', '+']) || flags & WRITING != 0 {
         if path != "/dev/null" {
             veto("open to write", Some(path));
@@ -217,9 +222,9 @@ fn open(py: Python<'_>, args: &Bound<'_, PyTuple>) {
         return;
     }
     let mut seen = SEEN.lock().expect("no panic while held");
-    if !seen.opened.contains_key(&path) {
-        let before = Signature::of(&path);
-        seen.opened.insert(path, before);
+    if let Entry::Vacant(entry) = seen.opened.entry(path) {
+        let before = Signature::of(entry.key());
+        entry.insert(before);
     }
 }
 
@@ -309,9 +314,7 @@ fn is_harmless(py: Python<'_>, event: &[u8], args: &Bound<'_, PyTuple>) -> bool 
             true
         }
         // urllib3 asks once whether the machine has IPv6, and closes the socket.
-        b"socket.bind" => {
-            caller(py).is_some_and(|by| by.ends_with("/urllib3/util/connection.py"))
-        }
+        b"socket.bind" => caller(py).is_some_and(|by| by.ends_with("/urllib3/util/connection.py")),
         _ => false,
     }
 }

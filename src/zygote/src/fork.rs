@@ -35,7 +35,11 @@ pub(crate) fn fork(_py: Python<'_>) -> io::Result<Side> {
             pid => {
                 let error = io::Error::last_os_error();
                 ffi::PyOS_AfterFork_Parent();
-                if pid < 0 { Err(error) } else { Ok(Side::Parent(pid)) }
+                if pid < 0 {
+                    Err(error)
+                } else {
+                    Ok(Side::Parent(pid))
+                }
             }
         }
     }

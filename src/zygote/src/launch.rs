@@ -40,9 +40,8 @@ pub(crate) fn launch(py: Python<'_>, enter: Py<PyAny>) -> PyResult<()> {
 /// What the kernel would let a main thread's stack grow to. Unlimited stands for 1 GiB: address
 /// space, of which only touched pages cost memory.
 fn stack_size() -> usize {
-    let (soft, _) =
-        nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_STACK)
-            .unwrap_or((8 << 20, 0));
+    let (soft, _) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_STACK)
+        .unwrap_or((8 << 20, 0));
     (soft as usize).clamp(1 << 20, 1 << 30)
 }
 
@@ -86,7 +85,10 @@ fn main_thread(enter: Py<PyAny>, former: usize) {
                 unsafe { libc::_exit(1) }
             }
         }
-        match enter.call0(py).and_then(|pair| pair.extract::<(Py<PyAny>, Py<PyAny>)>(py)) {
+        match enter
+            .call0(py)
+            .and_then(|pair| pair.extract::<(Py<PyAny>, Py<PyAny>)>(py))
+        {
             Ok((code, globals)) => {
                 drop(enter);
                 // SAFETY: both are valid objects, the interpreter is held, and the result is
@@ -123,7 +125,9 @@ pub(crate) fn on_import<'py>(
         py,
         Some(c"__import__"),
         None,
-        move |args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>| -> PyResult<Py<PyAny>> {
+        move |args: &Bound<'_, PyTuple>,
+              kwargs: Option<&Bound<'_, PyDict>>|
+              -> PyResult<Py<PyAny>> {
             let py = args.py();
             let module = original.call(py, args, kwargs)?;
             let asked_here = args

@@ -70,7 +70,9 @@ fn status_of(py: Python<'_>, error: PyErr) -> i32 {
         return 1;
     }
     let value = error.value(py);
-    let code = value.getattr("code").unwrap_or_else(|_| py.None().into_bound(py));
+    let code = value
+        .getattr("code")
+        .unwrap_or_else(|_| py.None().into_bound(py));
     if code.is_none() {
         return 0;
     }
@@ -82,7 +84,7 @@ fn status_of(py: Python<'_>, error: PyErr) -> i32 {
         .import("sys")
         .and_then(|sys| sys.getattr("stderr"))
         .and_then(|stderr| {
-            stderr.call_method1("write", (code.str()?, ))?;
+            stderr.call_method1("write", (code.str()?,))?;
             stderr.call_method1("write", ("\n",))
         });
     drop(printed);
@@ -147,7 +149,9 @@ fn look(py: Python<'_>) -> PyResult<bool> {
         let kind = unsafe { ffi::Py_TYPE(object.as_ptr()) };
         if kind.cast() == weak_type {
             if has_foreign_callback(&object) {
-                if std::env::var_os("PYSEIDON_DBG").is_some() { eprintln!("weak: {object:?} {:?}", object.getattr("__callback__")); }
+                if std::env::var_os("PYSEIDON_DBG").is_some() {
+                    eprintln!("weak: {object:?} {:?}", object.getattr("__callback__"));
+                }
                 return Ok(false);
             }
             continue;
@@ -161,7 +165,9 @@ fn look(py: Python<'_>) -> PyResult<bool> {
             }
         };
         if suspicious && !streams.contains(&object.as_ptr()) && waits(&object)? {
-            if std::env::var_os("PYSEIDON_DBG").is_some() { eprintln!("waits: {object:?} {:?}", object.get_type()); }
+            if std::env::var_os("PYSEIDON_DBG").is_some() {
+                eprintln!("waits: {object:?} {:?}", object.get_type());
+            }
             return Ok(false);
         }
     }
@@ -172,7 +178,14 @@ fn look(py: Python<'_>) -> PyResult<bool> {
 fn standard_streams(py: Python<'_>) -> PyResult<Vec<*mut ffi::PyObject>> {
     let sys = py.import("sys")?;
     let mut found = Vec::new();
-    for name in ["stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__"] {
+    for name in [
+        "stdin",
+        "stdout",
+        "stderr",
+        "__stdin__",
+        "__stdout__",
+        "__stderr__",
+    ] {
         let Ok(mut stream) = sys.getattr(name) else {
             continue;
         };
@@ -201,7 +214,7 @@ fn waits(object: &Bound<'_, PyAny>) -> PyResult<bool> {
         return Ok(begun >= 0);
     }
     let kind = object.get_type();
-    if kind.module()?.to_string() != "_io" {
+    if kind.module()?.to_cow()? != "_io" {
         return Ok(true);
     }
     if matches!(kind.name()?.to_string().as_str(), "StringIO" | "BytesIO") {
@@ -224,5 +237,8 @@ fn has_foreign_callback(reference: &Bound<'_, PyAny>) -> bool {
         .getattr("__module__")
         .and_then(|m| m.extract::<String>())
         .unwrap_or_default();
-    !matches!(module.as_str(), "weakref" | "_weakrefset" | "abc" | "functools" | "logging")
+    !matches!(
+        module.as_str(),
+        "weakref" | "_weakrefset" | "abc" | "functools" | "logging"
+    )
 }

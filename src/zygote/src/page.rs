@@ -49,7 +49,9 @@ impl Page {
         if at == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        Ok(Self(NonNull::new(at.cast()).expect("mmap gives no null pointer")))
+        Ok(Self(
+            NonNull::new(at.cast()).expect("mmap gives no null pointer"),
+        ))
     }
 
     fn header(&self) -> &Header {
@@ -70,7 +72,9 @@ impl Page {
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), area, bytes.len());
         }
         let header = self.header();
-        header.reason_size.store(bytes.len() as u32, Ordering::Relaxed);
+        header
+            .reason_size
+            .store(bytes.len() as u32, Ordering::Relaxed);
         header.refused.store(1, Ordering::Release);
     }
 
@@ -143,7 +147,10 @@ impl Page {
                 size.min(SIZE - size_of::<Header>()),
             )
         };
-        String::from_utf8_lossy(bytes).lines().map(str::to_owned).collect()
+        String::from_utf8_lossy(bytes)
+            .lines()
+            .map(str::to_owned)
+            .collect()
     }
 }
 
@@ -156,7 +163,10 @@ impl Drop for Page {
 
 /// Nanoseconds of the monotonic clock, the same in all processes.
 pub(crate) fn now() -> u64 {
-    let mut at = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut at = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
     // SAFETY: writes into a valid timespec.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut at) };
     at.tv_sec as u64 * 1_000_000_000 + at.tv_nsec as u64

@@ -196,14 +196,22 @@ impl State {
             if file.starts_with("<frozen importlib") {
                 return None;
             }
-            if self.core.iter().any(|prefix| file.starts_with(prefix.as_str())) {
+            if self
+                .core
+                .iter()
+                .any(|prefix| file.starts_with(prefix.as_str()))
+            {
                 return None;
             }
             let standard = file.starts_with("<frozen ")
-                || (self.stdlib.iter().any(|prefix| file.starts_with(prefix.as_str()))
+                || (self
+                    .stdlib
+                    .iter()
+                    .any(|prefix| file.starts_with(prefix.as_str()))
                     && !file.contains("/site-packages/"));
             if !standard {
-                let known = |(end, of): &(String, Kind)| *of == kind && file.ends_with(end.as_str());
+                let known =
+                    |(end, of): &(String, Kind)| *of == kind && file.ends_with(end.as_str());
                 return (!self.known.iter().any(known)).then_some(file);
             }
             if kind == Kind::Path && file.contains("/importlib/metadata") {
@@ -234,7 +242,10 @@ fn probed(frame: &Bound<'_, PyAny>) -> Option<String> {
         if let Ok(text) = value.extract::<String>() {
             return Some(text);
         }
-        if let Ok(text) = value.call_method0("__fspath__").and_then(|p| p.extract::<String>()) {
+        if let Ok(text) = value
+            .call_method0("__fspath__")
+            .and_then(|p| p.extract::<String>())
+        {
             return Some(text);
         }
     }

@@ -46,23 +46,31 @@ pub(crate) fn trace(seen: &Seen, facts: Facts, key: [u8; 32]) -> (Trace, Option<
     };
     let mut files: BTreeMap<PathBuf, FileInput> = BTreeMap::new();
     let mut sources: Vec<PathBuf> = facts.files;
+    let mut byte_code = |cached: &Path, source: &Path| {
+        let stands_for = Signature::of(source)
+            .map(|s| [(s.mtime_ns.div_euclid(1_000_000_000)) as u32, s.size as u32]);
+        let role = match stands_for {
+            Some(source) if !cached.exists() => Role::MissingByteCode { source },
+            _ => Role::Content,
+        };
+        files
+            .entry(cached.to_owned())
+            .or_insert_with(|| FileInput::take(cached.to_owned(), role));
+    };
     for path in seen.opened.keys().chain(facts.texts.iter()) {
-        sources.push(path.clone());
-        // The source is only looked at when its byte code is fresh.
-        sources.extend(source_of(path));
+        match source_of(path) {
+            // The source is only looked at when its byte code is fresh.
+            Some(source) => {
+                byte_code(path, &source);
+                sources.push(source);
+            }
+            None => sources.push(path.clone()),
+        }
     }
     for (file, cached) in &facts.modules {
         sources.push(file.clone());
         if let Some(cached) = cached {
-            let source = Signature::of(file)
-                .map(|s| [(s.mtime_ns.div_euclid(1_000_000_000)) as u32, s.size as u32]);
-            let role = match source {
-                Some(source) if !cached.exists() => Role::MissingByteCode { source },
-                _ => Role::Content,
-            };
-            files
-                .entry(cached.clone())
-                .or_insert_with(|| FileInput::take(cached.clone(), role));
+            byte_code(cached, file);
         }
     }
     let objects = shared_objects();
@@ -149,7 +157,11 @@ fn directories(
     for (package, paths) in packages {
         let tails = below.remove(package.as_str()).unwrap_or_default();
         for path in paths {
-            wanted.entry(path).or_default().0.extend(tails.iter().cloned());
+            wanted
+                .entry(path)
+                .or_default()
+                .0
+                .extend(tails.iter().cloned());
         }
     }
     let mut inputs: Vec<DirInput> = wanted
@@ -185,7 +197,10 @@ fn shared_objects() -> Vec<PathBuf> {
 fn hidden_names(objects: &[PathBuf], texts: &[PathBuf]) -> BTreeSet<Vec<u8>> {
     let mut names = BTreeSet::new();
     for path in objects {
-        let file = path.file_name().map(|n| n.as_bytes().to_vec()).unwrap_or_default();
+        let file = path
+            .file_name()
+            .map(|n| n.as_bytes().to_vec())
+            .unwrap_or_default();
         if file.starts_with(b"_zygote.") || !is_shared_object(&file) || is_base(&file) {
             continue;
         }

@@ -268,7 +268,7 @@ impl Loop<'_> {
         if ready && !matches!(self.control.fill(), Ok(Filled::Some | Filled::WouldBlock)) {
             self.leaving = true;
         }
-        while let Ok(Some(frame)) = self.control.next() {
+        while let Ok(Some(frame)) = self.control.next_frame() {
             let order: protocol::Order = match frame.decode() {
                 Ok(order) => order,
                 Err(_) => {
@@ -303,7 +303,8 @@ impl Loop<'_> {
         let own = fds.split_off(2);
         let cwd = fds.pop().expect("two are left");
         let client = fds.pop().expect("one is left");
-        let made = Page::new().and_then(|page| Ok((page, nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?)));
+        let made = Page::new()
+            .and_then(|page| Ok((page, nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?)));
         let (page, (alive, held)) = match made {
             Ok(made) => made,
             Err(error) => {
@@ -459,7 +460,7 @@ fn relay(client: &mut Connection, pid: i32) -> pyseidon::error::Result<bool> {
             Filled::Eof => return Ok(false),
             Filled::Some => {}
         }
-        while let Some(frame) = client.next()? {
+        while let Some(frame) = client.next_frame()? {
             let Relay::Signal(signal) = frame.decode()?;
             process::signal_group(pid, signal);
         }

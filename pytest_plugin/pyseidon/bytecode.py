@@ -1,0 +1,65 @@
+"""Byte code that a plain run would have left behind.
+
+A zygote writes none (see `boot`). Where it found none that was fresh, plain pytest would have
+written it when it imported the module; so each child does it, with the very functions that would
+have, before it goes on.
+"""
+
+import os
+import sys
+
+
+def unwritten():
+    """The loaded modules whose byte code is missing or outdated: functions that write it."""
+    found = []
+    external = sys.modules["_frozen_importlib_external"]
+    rewrite = sys.modules.get("_pytest.assertion.rewrite")
+    for module in list(sys.modules.values()):
+        names = getattr(module, "__dict__", {})
+        loader, spec = names.get("__loader__"), names.get("__spec__")
+        file = names.get("__file__")
+        if spec is None or not isinstance(file, str) or not file.endswith(".py"):
+            continue
+        if type(loader) is external.SourceFileLoader:
+            cached = names.get("__cached__")
+            if isinstance(cached, str) and not is_fresh(cached, file) and is_writable(cached):
+                found.append(lambda loader=loader, name=spec.name: loader.get_code(name))
+        elif rewrite is not None and isinstance(loader, rewrite.AssertionRewritingHook):
+            source, target = rewritten_paths(rewrite, file)
+            if rewrite._read_pyc(source, target) is None and is_writable(str(target)):
+                found.append(lambda paths=(source, target), hook=loader: write(rewrite, hook, *paths))
+    return found
+
+
+def is_fresh(cached, file):
+    """Whether byte code stands for its source, by the header that PEP 552 defines."""
+    try:
+        with open(cached, "rb") as stream:
+            header = stream.read(16)
+        source = os.stat(file)
+    except OSError:
+        return False
+    if len(header) < 16 or header[4:8] != bytes(4):
+        # Checked by a hash of the source, or not at all: never outdated by time.
+        return len(header) == 16
+    stamp = int(source.st_mtime) & 0xFFFFFFFF, source.st_size & 0xFFFFFFFF
+    return stamp == (int.from_bytes(header[8:12], "little"), int.from_bytes(header[12:16], "little"))
+
+
+def is_writable(cached):
+    """Whether `__pycache__` can be written to, or made."""
+    cache = os.path.dirname(cached)
+    return os.access(cache if os.path.isdir(cache) else os.path.dirname(cache), os.W_OK)
+
+
+def rewritten_paths(rewrite, file):
+    """Where pytest keeps the rewritten byte code of `file`: `(source, byte code)`."""
+    source = rewrite.Path(file)
+    return source, rewrite.get_cache_dir(source) / (source.name[:-3] + rewrite.PYC_TAIL)
+
+
+def write(rewrite, hook, source, target):
+    state = hook.config.stash[rewrite.assertstate_key]
+    if rewrite.try_makedirs(target.parent):
+        stamp, code = rewrite._rewrite_test(source, hook.config)
+        rewrite._write_pyc(state, code, stamp, target)
