@@ -191,7 +191,8 @@ pub struct Ended {
     pub status: i32,
     /// How the interpreter was left: see [`ExitPath`].
     pub exit: ExitPath,
-    /// Seconds from the order to the worker's entering pytest, in pytest, and from there to the end.
+    /// Seconds from the order until the worker is the caller's process, from there through pytest
+    /// (its reading of the arguments included), and from there to the end.
     pub seconds: [f64; 3],
     /// What the run imported, in order: module names.
     pub imports: Vec<String>,

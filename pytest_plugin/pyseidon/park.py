@@ -93,6 +93,7 @@ def enter(order, adopt_arguments):
     """Makes this child the caller's process and enters pytest; ends it where that is impossible."""
     try:
         worker.become(order)
+        _zygote.inherited()
         reason = adopt_arguments() if adopt_arguments else None
     except Exception as error:
         reason = f"becoming the caller's process raised {error!r}"

@@ -33,6 +33,7 @@ fn _zygote(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(serve::park, module)?)?;
     module.add_function(wrap_pyfunction!(serve::fail, module)?)?;
     module.add_function(wrap_pyfunction!(serve::refuse, module)?)?;
+    module.add_function(wrap_pyfunction!(serve::inherited, module)?)?;
     module.add_function(wrap_pyfunction!(serve::enter, module)?)?;
     module.add_function(wrap_pyfunction!(audit::watch, module)?)?;
     module.add_function(wrap_pyfunction!(audit::unwatch, module)?)?;

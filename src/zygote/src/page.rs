@@ -18,7 +18,7 @@ struct Header {
     entered: AtomicU32,
     exit: AtomicU32,
     reason_size: AtomicU32,
-    entered_at: AtomicU64,
+    inherited_at: AtomicU64,
     done_at: AtomicU64,
     imports_size: AtomicU32,
     reason: [u8; REASON],
@@ -87,17 +87,21 @@ impl Page {
     }
 
     pub(crate) fn enter(&self) {
-        let header = self.header();
-        header.entered_at.store(now(), Ordering::Relaxed);
-        header.entered.store(1, Ordering::Release);
+        self.header().entered.store(1, Ordering::Release);
     }
 
     pub(crate) fn entered(&self) -> bool {
         self.header().entered.load(Ordering::Acquire) == 1
     }
 
-    pub(crate) fn entered_at(&self) -> u64 {
-        self.header().entered_at.load(Ordering::Relaxed)
+    /// The worker is the caller's process; what follows is pytest's own work, beginning with its
+    /// reading of the arguments.
+    pub(crate) fn inherited(&self) {
+        self.header().inherited_at.store(now(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn inherited_at(&self) -> u64 {
+        self.header().inherited_at.load(Ordering::Relaxed)
     }
 
     /// The script is done; what follows is the interpreter's own end.

@@ -393,7 +393,7 @@ impl Loop<'_> {
             let _ = client.send(&Reply::Ended { status }, &[]);
         }
         let end = page::now();
-        let entered = worker.page.entered_at();
+        let inherited = worker.page.inherited_at();
         let done = match worker.page.done_at() {
             0 => end,
             done => done,
@@ -408,8 +408,8 @@ impl Loop<'_> {
                 _ => ExitPath::Abrupt,
             },
             seconds: [
-                seconds(worker.since, entered),
-                seconds(entered, done),
+                seconds(worker.since, inherited),
+                seconds(inherited, done),
                 seconds(done, end),
             ],
             imports: worker.page.imports(),
@@ -549,6 +549,14 @@ pub(crate) fn refuse(reason: &str) -> PyResult<()> {
             exit_now(0)
         }
         _ => Err(os_error("not a worker before pytest")),
+    }
+}
+
+/// In a worker: it is the caller's process now; what follows is pytest's own work.
+#[pyfunction]
+pub(crate) fn inherited() {
+    if let Some(Role::Worker(worker)) = ROLE.lock().expect("no panic while held").as_ref() {
+        worker.page.inherited();
     }
 }
 
