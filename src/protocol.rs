@@ -141,9 +141,17 @@ pub enum Order {
     /// Descriptors: its control channel, the file for its output, the working directory.
     Grow {
         run: Box<Run>,
-        /// The entry-point plugin before which to park instead of at the usual place.
-        before: Option<String>,
+        /// To park before this plugin instead of at the usual place.
+        before: Option<Before>,
     },
+}
+
+/// A plugin that cannot be part of a checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    /// Its entry point's name.
+    pub plugin: String,
+    pub reason: String,
 }
 
 /// Zygote to daemon.

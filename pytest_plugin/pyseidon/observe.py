@@ -6,6 +6,7 @@ plugins are loaded, reads of clocks, seeds, terminals and paths through a profil
 the extension's `profile`). What a fork cannot carry over is found by comparing before and after.
 """
 
+import gc
 import os
 import sys
 import time
@@ -311,6 +312,10 @@ def barrier():
             continue
         if after[name] != before:
             return f"a plugin changed the process's {name}"
+    for name in ("stdin", "stdout", "stderr"):
+        # What was there at Z0 is frozen, so it is not among the referrers.
+        if gc.get_referrers(getattr(sys, name)):
+            return f"a plugin keeps `sys.{name}`, which is another object in each run"
     if len(after["descriptors"]) != len(STATE.world["descriptors"]):
         return "a plugin left a descriptor open"
     return None

@@ -107,6 +107,7 @@ def wait(facts, holds, shallow):
     worker.START.unwritten = bytecode.unwritten()
     # The collector would otherwise touch, and so copy, every page of every child.
     gc.collect()
+    _zygote.survey()
     gc.freeze()
     return _zygote.park(facts, holds, shallow)
 
@@ -226,5 +227,7 @@ def park_in_config(order, frame, all_loaded):
     names = sorted({dist.project_name for _, dist in config.pluginmanager.list_plugin_distinfo()})
     version = sys.modules["_pytest"].__version__
     holds = f"pytest {version}, {len(names)} plugins" + (": " if names else "") + ", ".join(names)
-    shallow = None if all_loaded else f"`{order.before}` and what follows is loaded by each run"
+    shallow = (
+        None if all_loaded else f"each run loads `{order.before}` and what follows: {order.because}"
+    )
     enter(wait(facts, holds, shallow), lambda: prepared.adopt(args))

@@ -199,6 +199,21 @@ impl Dispatcher {
     }
 
     pub(super) fn build_what_is_due(&mut self, now: Instant) {
+        if self.is_closing() {
+            return;
+        }
+        let due = self.roots.iter().any(|root| {
+            let growth = self.growth_due(root).map(|(due, _)| due);
+            self.build_due(root)
+                .into_iter()
+                .chain(growth)
+                .any(|due| due <= now)
+        });
+        if due && self.is_outdated() {
+            // What it would build belongs to another build, and might not understand it.
+            self.close(None, now);
+            return;
+        }
         for at in 0..self.roots.len() {
             let root = &self.roots[at];
             if self.build_due(root).is_some_and(|due| due <= now) {

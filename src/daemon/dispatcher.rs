@@ -202,8 +202,7 @@ impl Dispatcher {
                 self.close(Some(delivery.connection), now);
             }
             Request::Run(run) => {
-                if self.closing.is_none() && (self.installed)() != self.identity.build {
-                    tracing::info!("another build is installed: going");
+                if self.closing.is_none() && self.is_outdated() {
                     self.close(None, now);
                 }
                 if self.closing.is_some() {
@@ -214,6 +213,19 @@ impl Dispatcher {
                 self.receive(run, delivery.fds, delivery.connection, delivery.pid, now);
             }
         }
+    }
+
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.is_some()
+    }
+
+    /// True if the installed product is not the one that this daemon was started from.
+    pub(super) fn is_outdated(&self) -> bool {
+        let outdated = (self.installed)() != self.identity.build;
+        if outdated {
+            tracing::info!("another build is installed: going");
+        }
+        outdated
     }
 
     /// Reads all that a zygote has said.
@@ -361,7 +373,7 @@ impl Dispatcher {
     }
 
     /// Takes nothing new from here on.
-    fn close(&mut self, asked: Option<Connection>, now: Instant) {
+    pub(super) fn close(&mut self, asked: Option<Connection>, now: Instant) {
         let closing = self.closing.get_or_insert_with(|| Closing {
             since: now,
             asked: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::builds::{CHANGE_PATIENCE, CHANGE_PAUSE, GROW_PATIENCE, GROW_PAUSE, RETRY};
 use super::dispatcher::Dispatcher;
@@ -10,7 +10,7 @@ use super::root::{FIRST_BACKOFF, Generation, LAST_BACKOFF, Root, Want};
 use super::shape::{RootKey, Shape};
 use super::supervisor::{Failure, Level, Zygote, ZygoteId};
 use crate::error::Error;
-use crate::protocol::Parked;
+use crate::protocol::{Before, Parked};
 use crate::trace::{Mismatch, Trace};
 
 /// Sets of early options in use at the same time: the terminal's, the editor's, one with `-W`.
@@ -207,7 +207,7 @@ impl Dispatcher {
         else {
             return;
         };
-        let failure = zygote.failure(reason, trace, now);
+        let failure = zygote.failure(reason.clone(), trace, now);
         zygote.leave("failed");
         let (key, level) = (zygote.root, zygote.level.clone());
         self.note_failure(id, key, level.clone(), failure, None, now);
@@ -216,10 +216,15 @@ impl Dispatcher {
         };
         let record = self.root(key).and_then(|root| root.shapes.get_mut(&shape));
         // The same culprit twice: stopping before it does not help.
-        if let Some(record) = record.filter(|record| record.before.as_ref() != Some(&culprit)) {
+        if let Some(record) = record
+            .filter(|record| record.before.as_ref().map(|before| &before.plugin) != Some(&culprit))
+        {
             let why = format!("another try, up to the plugin {culprit}");
             record.grow = Some(Want::new(&why, now, GROW_PAUSE, GROW_PATIENCE));
-            record.before = Some(culprit);
+            record.before = Some(Before {
+                plugin: culprit,
+                reason,
+            });
             record.failure = None;
         }
     }
@@ -288,7 +293,10 @@ impl Dispatcher {
                 below(&zygote.output_tail())
             );
             match level {
-                Level::Z0 => self.discard_generation(id, "its Z0 died", now),
+                Level::Z0 => {
+                    let delay = self.root(key).map(Root::count_death).unwrap_or_default();
+                    self.discard_generation(id, "its Z0 died", delay, now);
+                }
                 Level::P0(shape) => {
                     self.unlist_prepared(key, id);
                     self.want_growth(key, &shape, now);
@@ -309,7 +317,7 @@ impl Dispatcher {
         );
         let (key, level) = (zygote.root, zygote.level.clone());
         match level {
-            Level::Z0 => self.discard_generation(id, why, now),
+            Level::Z0 => self.discard_generation(id, why, Duration::ZERO, now),
             Level::P0(shape) => {
                 self.discard_prepared(id, why);
                 let record = self.root(key).and_then(|root| root.shapes.get_mut(&shape));
@@ -325,7 +333,7 @@ impl Dispatcher {
     }
 
     /// A Z0 is of no use any more, nor is what was grown from it; a new one is wanted.
-    fn discard_generation(&mut self, z0: ZygoteId, why: &str, now: Instant) {
+    fn discard_generation(&mut self, z0: ZygoteId, why: &str, delay: Duration, now: Instant) {
         let Some(root) = self
             .roots
             .iter_mut()
@@ -345,7 +353,8 @@ impl Dispatcher {
         };
         root.forgive();
         if root.current.is_none() && root.next.is_none() {
-            root.want_build(Want::new(why, now, CHANGE_PAUSE, CHANGE_PATIENCE), now);
+            let want = Want::new(why, now, CHANGE_PAUSE, CHANGE_PATIENCE).after(delay);
+            root.want_build(want, now);
         }
         if let Some(generation) = discarded {
             self.dismiss(generation, why);

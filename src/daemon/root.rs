@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::shape::{RootKey, Shape};
 use super::supervisor::{Failure, ZygoteId};
-use crate::protocol::Run;
+use crate::protocol::{Before, Run};
 
 /// Each distinct set of early options or directory is a shape; people use two or three.
 const SHAPES: usize = 8;
@@ -96,7 +96,7 @@ pub(super) struct ShapeRecord {
     pub(super) wasted: u32,
     pub(super) failure: Option<Failure>,
     /// The plugin up to which a checkpoint can be grown, if not all the way.
-    pub(super) before: Option<String>,
+    pub(super) before: Option<Before>,
 }
 
 #[derive(Debug)]
@@ -110,6 +110,8 @@ pub(super) struct Root {
     pub(super) failure: Option<Failure>,
     /// How long to wait after an input changed while it was read.
     pub(super) backoff: Duration,
+    /// Z0s that died one after the other without having served a run.
+    pub(super) deaths: u32,
     pub(super) shapes: BTreeMap<Shape, ShapeRecord>,
     /// The number of the last run: what least recently used goes by.
     pub(super) used: u64,
@@ -134,6 +136,7 @@ impl Root {
             build: None,
             failure: None,
             backoff: FIRST_BACKOFF,
+            deaths: 0,
             shapes: BTreeMap::new(),
             used: 0,
             no_rotation_before: now,
@@ -200,6 +203,17 @@ impl Root {
         delay
     }
 
+    /// How long to wait after a Z0 died: not at all the first time, which may be somebody's kill;
+    /// then longer each time, as it is likely to die again.
+    pub(super) fn count_death(&mut self) -> Duration {
+        let delay = match self.deaths {
+            0 => Duration::ZERO,
+            deaths => (FIRST_BACKOFF * 2u32.pow(deaths.min(10) - 1)).min(LAST_BACKOFF),
+        };
+        self.deaths += 1;
+        delay
+    }
+
     /// What failed or was useless before may go well now.
     pub(super) fn forgive(&mut self) {
         for record in self.shapes.values_mut() {
@@ -249,6 +263,13 @@ mod tests {
         let most = root.most_used_shape().unwrap();
         assert_eq!(root.shapes[&most].uses, 10);
         assert_eq!(root.template.cwd, b"/19");
+    }
+
+    #[test]
+    fn a_z0_that_keeps_dying_is_built_less_and_less_often() {
+        let mut root = Root::new(RootKey::of(&run()), Box::new(run()), Instant::now());
+        let delays: Vec<_> = (0..8).map(|_| root.count_death().as_secs()).collect();
+        assert_eq!(delays, [0, 1, 2, 4, 8, 16, 30, 30]);
     }
 
     #[test]

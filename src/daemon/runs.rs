@@ -341,6 +341,10 @@ impl Dispatcher {
     pub(super) fn on_ended(&mut self, by: ZygoteId, ended: Ended, now: Instant) {
         if let Some(zygote) = self.zygotes.get_mut(&by) {
             zygote.runs.remove(&ended.id);
+            let key = zygote.root;
+            if let Some(root) = self.root(key) {
+                root.deaths = 0;
+            }
         }
         let Some(run) = self.runs.remove(&ended.id) else {
             return;

@@ -60,25 +60,30 @@ class Status:
         return [self.pid, *(c.pid for c in self.checkpoints if c.pid)]
 
     def is_ready_for_more_like_the_last(self, level: str) -> bool:
-        """Nothing is being built, and what the last run made the daemon build is there."""
-        if any(c.state not in ("ready", "leaving") for c in self.checkpoints):
+        """Nothing is being built or about to be, and what the last run made the daemon build is
+        there."""
+        if any(c.state not in ("ready", "leaving") for c in self.checkpoints) or self._pending():
             return False
         ready = self.ready(level)
         last = self.runs[-1] if self.runs else None
-        if last is not None and last.checkpoint != level:
+        if last is not None and last.checkpoint is None:
             since = time.time() - last.started
             ready = [c for c in ready if c.age < since]
         return bool(ready)
 
+    def _unprepared(self) -> list[dict[str, Any]]:
+        return [shape for root in self.raw["roots"] for shape in root["unprepared"]]
+
+    def _pending(self) -> bool:
+        return any(shape["why"].startswith("not prepared yet") for shape in self._unprepared())
+
     @property
     def given_up(self) -> list[str]:
         """Why the daemon does not even try to get something ready."""
-        found = []
-        for root in self.raw["roots"]:
-            if root["state"] == "failed":
-                found.append(f"{root['why']}\n{root['output']}")
-            found += [f"{u['why']}\n{u['output']}" for u in root.get("unprepared", ())]
-        return found
+        failed = [root for root in self.raw["roots"] if root["state"] == "failed"]
+        if not self._pending():
+            failed += self._unprepared()
+        return [f"{what['why']}\n{what['output'] or ''}" for what in failed]
 
     def __str__(self) -> str:
         return json.dumps(self.raw, indent=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import signal
 from dataclasses import dataclass, field
 
 # All that two plain runs of the same thing differ in. Nothing else is forgiven.
@@ -44,7 +43,7 @@ class Outcome:
     pid: int = 0
 
     def __str__(self) -> str:
-        how = f"signal {signal.Signals(-self.status).name}" if self.status < 0 else self.status
+        how = f"signal {-self.status}" if self.status < 0 else str(self.status)
         return (
             f"$ {' '.join(self.command)}\n"
             f"--- stdout ---\n{self.stdout}\n--- stderr ---\n{self.stderr}\n--- ended: {how}"

@@ -7,6 +7,7 @@
 //! any, the interpreter is finalised as usual.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::ffi;
@@ -133,12 +134,25 @@ fn flush(py: Python<'_>) -> bool {
     true
 }
 
-/// True if no object made since the fork has something to do at the end.
-fn nothing_waits(py: Python<'_>) -> bool {
-    look(py).unwrap_or(false)
+/// Set in a zygote that holds an object with something to do at the end: its workers' scans do
+/// not see what was there before the fork.
+static INHERITED: AtomicBool = AtomicBool::new(false);
+
+/// Looks through what this zygote is about to keep from its children's collectors. Generators do
+/// not count: those that are suspended belong to calls on the stack, which will return.
+#[pyfunction]
+pub(crate) fn survey(py: Python<'_>) {
+    if !look(py, false).unwrap_or(false) {
+        INHERITED.store(true, Ordering::Relaxed);
+    }
 }
 
-fn look(py: Python<'_>) -> PyResult<bool> {
+/// True if no object has something to do at the end.
+fn nothing_waits(py: Python<'_>) -> bool {
+    !INHERITED.load(Ordering::Relaxed) && look(py, true).unwrap_or(false)
+}
+
+fn look(py: Python<'_>, generators: bool) -> PyResult<bool> {
     let gc = py.import("gc")?;
     let streams = standard_streams(py)?;
     let weak_type = py.import("_weakref")?.getattr("ref")?.as_ptr();
@@ -149,9 +163,6 @@ fn look(py: Python<'_>) -> PyResult<bool> {
         let kind = unsafe { ffi::Py_TYPE(object.as_ptr()) };
         if kind.cast() == weak_type {
             if has_foreign_callback(&object) {
-                if std::env::var_os("PYSEIDON_DBG").is_some() {
-                    eprintln!("weak: {object:?} {:?}", object.getattr("__callback__"));
-                }
                 return Ok(false);
             }
             continue;
@@ -164,10 +175,7 @@ fn look(py: Python<'_>) -> PyResult<bool> {
                 verdict
             }
         };
-        if suspicious && !streams.contains(&object.as_ptr()) && waits(&object)? {
-            if std::env::var_os("PYSEIDON_DBG").is_some() {
-                eprintln!("waits: {object:?} {:?}", object.get_type());
-            }
+        if suspicious && !streams.contains(&object.as_ptr()) && waits(&object, generators)? {
             return Ok(false);
         }
     }
@@ -201,12 +209,12 @@ fn standard_streams(py: Python<'_>) -> PyResult<Vec<*mut ffi::PyObject>> {
 }
 
 /// True unless an object with `__del__` is known to have nothing left to do.
-fn waits(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+fn waits(object: &Bound<'_, PyAny>, generators: bool) -> PyResult<bool> {
     for frame in ["gi_frame", "cr_frame", "ag_frame"] {
         let Ok(frame) = object.getattr(frame) else {
             continue;
         };
-        if frame.is_none() {
+        if frame.is_none() || !generators {
             return Ok(false);
         }
         // One that never began has no `finally` to run.

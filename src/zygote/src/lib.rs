@@ -35,6 +35,7 @@ fn _zygote(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(serve::refuse, module)?)?;
     module.add_function(wrap_pyfunction!(serve::inherited, module)?)?;
     module.add_function(wrap_pyfunction!(serve::enter, module)?)?;
+    module.add_function(wrap_pyfunction!(leave::survey, module)?)?;
     module.add_function(wrap_pyfunction!(audit::watch, module)?)?;
     module.add_function(wrap_pyfunction!(audit::unwatch, module)?)?;
     module.add_function(wrap_pyfunction!(audit::stage, module)?)?;

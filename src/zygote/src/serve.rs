@@ -24,7 +24,7 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyseidon::process::{self, Change};
-use pyseidon::protocol::{self, Ended, ExitPath, Notice, Parked, Relay, Reply, Run};
+use pyseidon::protocol::{self, Before, Ended, ExitPath, Notice, Parked, Relay, Reply, Run};
 use pyseidon::trace::{EnvInput, Trace};
 use pyseidon::transport::{Connection, Filled, move_high};
 
@@ -50,12 +50,14 @@ pub(crate) struct Order {
     python_options: Vec<Vec<u8>>,
     /// Signals that the caller ignores, bit `n - 1` for signal `n`.
     ignored: u64,
-    /// Of `grow`: the entry point before which to park.
+    /// Of `grow`: the entry point before which to park, and why.
     before: Option<String>,
+    because: Option<String>,
 }
 
 impl Order {
-    fn new(kind: &'static str, run: &Run, before: Option<String>) -> Self {
+    fn new(kind: &'static str, run: &Run, before: Option<Before>) -> Self {
+        let (before, because) = before.map(|b| (b.plugin, b.reason)).unzip();
         Self {
             kind,
             script: run.script.clone(),
@@ -66,6 +68,7 @@ impl Order {
             python_options: run.python_options.clone(),
             ignored: run.ignored,
             before,
+            because,
         }
     }
 }
@@ -505,7 +508,7 @@ fn become_worker(
 fn grow(
     py: Python<'_>,
     run: Box<Run>,
-    before: Option<String>,
+    before: Option<Before>,
     mut fds: Vec<OwnedFd>,
 ) -> PyResult<Option<Order>> {
     if fds.len() != 3 || !matches!(fork(py), Ok(Side::Child)) {
