@@ -122,7 +122,9 @@ def draw_panel(x, y, project, rows, axis, tall):
         lines.append(
             f'  <line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{top}" y2="{top + tall}"/>'
         )
-        lines.append(text(at, top + tall + 14, f"{step:,}", "faint", "middle"))
+        # Every step a line, every decade a number: there is no room for more.
+        if math.log10(step).is_integer():
+            lines.append(text(at, top + tall + 14, f"{step:,}", "faint", "middle"))
     for number, (name, title, figures) in enumerate(rows):
         kind, middle = kind_of(name), top + number * ROW + ROW / 2
         value = figures["median_ms"]

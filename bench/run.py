@@ -176,22 +176,32 @@ def main(arguments=None):
     work = options.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
     ours = wanted & {Warm.name, First.name}
-    wheel = find_wheel(options.wheel, work, log) if ours else None
+    wheel = None
+    if ours:
+        # A copy: `make wheel` in the meantime takes the original away.
+        place = work / "wheel"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        wheel = Path(shutil.copy2(find_wheel(options.wheel, work, log), place))
     # Short, because a socket's path has at most 107 bytes.
     scratch = Path(tempfile.mkdtemp(prefix="psb-"))
     bench = Bench(work, scratch, Environments(work, wheel, log))
     result = {"machine": measure.machine(), "rounds": rounds, "projects": {}}
     result["load_before"] = measure.load()
+    finished = False
     try:
         for project in projects:
             result["projects"][project.name] = measure_project(bench, project, kinds, rounds)
         if "warm" in wanted:
             result["overhead"] = overhead.measure_overhead(bench, log, rounds)
+        finished = True
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    result["load_after"] = measure.load()
-    result["runs"], result["not_quiet_before"] = bench.runs, bench.restless
-    report.write(result, RUNNERS, whole, work, log)
+        result["load_after"] = measure.load()
+        result["runs"], result["not_quiet_before"] = bench.runs, bench.restless
+        # What was measured until something failed is kept, but never as the whole.
+        if result["projects"]:
+            report.write(result, RUNNERS, whole and finished, work, log)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,9 @@ pub mod exit {
     pub const NOT_FOUND: i32 = 127;
 }
 
+/// What a user of another system is told.
+pub const ONLY_LINUX: &str = "only Linux is supported so far";
+
 /// An error that a user may see: a lowercase fragment, values in backticks.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {

@@ -22,12 +22,35 @@
 //! - [`daemon`]: owns the checkpoints, checks them, chooses
 //!
 //! A module uses only those above it; `client` and `daemon` do not know each other.
+//!
+//! All that is for Linux. On other systems `pyseidon-test` is plain pytest: `client`, `daemon` and
+//! `project` are small files there, four modules are missing. `--cfg pyseidon_portable` (see the
+//! Makefile) has Linux compile just that.
 
+#[cfg(not(unix))]
+compile_error!("Pyseidon is for Unix: use plain pytest here");
+
+#[cfg_attr(
+    not(all(target_os = "linux", not(pyseidon_portable))),
+    path = "client/elsewhere.rs"
+)]
 pub mod client;
+#[cfg_attr(
+    not(all(target_os = "linux", not(pyseidon_portable))),
+    path = "daemon/elsewhere.rs"
+)]
 pub mod daemon;
 pub mod error;
+#[cfg(all(target_os = "linux", not(pyseidon_portable)))]
 pub mod process;
+#[cfg_attr(
+    not(all(target_os = "linux", not(pyseidon_portable))),
+    path = "project/script.rs"
+)]
 pub mod project;
+#[cfg(all(target_os = "linux", not(pyseidon_portable)))]
 pub mod protocol;
+#[cfg(all(target_os = "linux", not(pyseidon_portable)))]
 pub mod trace;
+#[cfg(all(target_os = "linux", not(pyseidon_portable)))]
 pub mod transport;

@@ -1,9 +1,13 @@
-//! Signals to process groups, and reaping: the only file that kills or waits.
+//! Signals to processes and their groups, and what tells of their ends.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpgid};
+
+use crate::error::{Context, Result};
 
 /// What became of a child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,8 +64,7 @@ pub fn signal_group(pgid: i32, signal: i32) {
     }
 }
 
-/// Ends a process group that nobody waits for any more: continue it (a stopped process does not
-/// see a signal other than KILL), then KILL.
+/// Ends a process group that nobody waits for any more, stopped or not.
 ///
 /// `leader` must be an unreaped child of the caller or its group leader's number must be known to
 /// be in use, so that the number cannot have been given to another group.
@@ -76,15 +79,59 @@ pub fn terminate(pid: i32) {
     let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
 }
 
-/// True when the child has ended; it stays unreaped.
-pub fn has_ended(pid: i32) -> bool {
-    matches!(
-        waitid(
-            Id::Pid(Pid::from_raw(pid)),
-            WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT,
-        ),
-        Ok(nix::sys::wait::WaitStatus::Exited(..) | nix::sys::wait::WaitStatus::Signaled(..))
-    )
+/// A process that may be anybody's child. Its number may be given to another one day, this not.
+#[derive(Debug)]
+pub struct Process {
+    pid: i32,
+    fd: OwnedFd,
+}
+
+impl Process {
+    /// The process that has this number now.
+    pub fn of(pid: i32) -> Result<Self> {
+        // SAFETY: pidfd_open takes plain numbers and makes a descriptor, closed on exec.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error()).doing(|| format!("watching process {pid}"));
+        }
+        // SAFETY: the kernel has just made this descriptor for us.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+        Ok(Self { pid, fd })
+    }
+
+    /// Ends it and, if it is in that group, the group; stopped or not.
+    pub fn kill(&self, group: i32) {
+        // As long as it is not reaped its number is its own, and so is that of its group.
+        if group > 1
+            && self.signal(0)
+            && getpgid(Some(Pid::from_raw(self.pid))) == Ok(Pid::from_raw(group))
+        {
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        }
+        self.signal(libc::SIGKILL);
+    }
+
+    /// True if it is there to get the signal.
+    fn signal(&self, signal: i32) -> bool {
+        // SAFETY: a descriptor that lives, plain numbers, and no information to go along.
+        let sent = unsafe {
+            libc::syscall(
+                libc::SYS_pidfd_send_signal,
+                std::os::fd::AsRawFd::as_raw_fd(&self.fd),
+                signal,
+                std::ptr::null::<libc::siginfo_t>(),
+                0,
+            )
+        };
+        sent == 0
+    }
+}
+
+/// Readable once the process has ended.
+impl AsFd for Process {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 /// Makes orphaned descendants children of this process, so that they can be reaped here.

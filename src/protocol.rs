@@ -133,7 +133,7 @@ pub enum Reply {
 /// Daemon to zygote.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
-    /// Become a zygote that starts as this run does. Descriptors: the working directory.
+    /// Become a zygote that starts as this run does.
     Begin { run: Box<Run> },
     /// Fork a worker. Descriptors: the client's connection, the working directory, `Run::fds`.
     Serve { id: u64, run: Box<Run> },
@@ -157,6 +157,10 @@ pub struct Before {
 /// Zygote to daemon.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Notice {
+    /// The first word of a process that builds: who is to be ended if it never parks.
+    Building {
+        pid: i32,
+    },
     /// Ready to fork.
     Parked(Box<Parked>),
     /// Could not get to where it was to park. The trace says what to wait for.
@@ -166,6 +170,11 @@ pub enum Notice {
         culprit: Option<String>,
         trace: Box<Trace>,
     },
+    /// A worker was forked for this run.
+    Forked {
+        id: u64,
+        pid: i32,
+    },
     /// The worker of this run has entered pytest.
     Entered {
         id: u64,
@@ -173,6 +182,12 @@ pub enum Notice {
     },
     /// The worker found that this checkpoint does not stand for the run; nothing was run.
     Refused {
+        id: u64,
+        reason: String,
+    },
+    /// There is no worker, or it ended before it entered pytest, through no fault of the
+    /// checkpoint: its client left, it was killed, the machine could not fork.
+    Died {
         id: u64,
         reason: String,
     },

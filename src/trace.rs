@@ -4,7 +4,7 @@
 //! worker is let go. It holds files, directories, names that were looked for, and environment
 //! variables. Values of the environment are kept as keyed hashes, never in clear.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -60,7 +60,8 @@ pub struct FileInput {
     pub role: Role,
     /// `None`: there was nothing.
     pub signature: Option<Signature>,
-    /// Of a file that was young when it was read: its content's digest.
+    /// Of a file that was young when it was read: its content's digest. Of a probed symbolic link:
+    /// the digest of its target.
     pub content: Option<[u8; 32]>,
 }
 
@@ -266,17 +267,20 @@ impl Trace {
         Ok(())
     }
 
-    /// Adds what a deeper checkpoint inherits from the one it was forked from. The deeper one's
-    /// own entries stand: they were taken later, from the same process image.
+    /// Adds what a deeper checkpoint inherits from the one it was forked from. What both have read
+    /// and found unequal stays twice, so that it cannot hold: the process image has the older one.
     pub fn inherit(&mut self, parent: &Self) {
-        let own: BTreeSet<_> = self.files.iter().map(|f| f.path.clone()).collect();
-        self.files.extend(
-            parent
-                .files
-                .iter()
-                .filter(|f| !own.contains(&f.path))
-                .cloned(),
-        );
+        let theirs: BTreeMap<_, _> = parent
+            .files
+            .iter()
+            .map(|f| (&f.path, f.signature))
+            .collect();
+        self.files.retain(|own| {
+            theirs
+                .get(&own.path)
+                .is_none_or(|seen| *seen != own.signature)
+        });
+        self.files.extend(parent.files.iter().cloned());
         self.dirs.extend(parent.dirs.iter().cloned());
         self.env_read.extend(parent.env_read.iter().cloned());
         self.env_hidden.extend(parent.env_hidden.iter().cloned());
@@ -299,6 +303,7 @@ impl FileInput {
     pub fn take(path: PathBuf, role: Role) -> Self {
         let signature = Signature::of(&path);
         let content = match signature {
+            _ if role == Role::Probe => link_target(&path),
             Some(s)
                 if role == Role::Content && now_ns() - s.ctime_ns.max(s.mtime_ns) < YOUNG_NS =>
             {
@@ -321,7 +326,7 @@ impl FileInput {
         match (self.role, self.signature, found) {
             (Role::Probe, before, after) => {
                 let kind = |s: Option<Signature>| s.map(|s| s.mode & libc::S_IFMT);
-                if kind(before) != kind(after) {
+                if kind(before) != kind(after) || link_target(&self.path) != self.content {
                     return changed(&self.path, "came or went");
                 }
             }
@@ -421,6 +426,12 @@ pub fn byte_code_source(path: &Path) -> Option<[u32; 2]> {
         u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
     };
     (word(4) == 0).then(|| [word(8), word(12)])
+}
+
+/// Digest of where a symbolic link points to; `None` if it is none.
+fn link_target(path: &Path) -> Option<[u8; 32]> {
+    let target = fs::read_link(path).ok()?;
+    Some(*blake3::hash(target.as_os_str().as_bytes()).as_bytes())
 }
 
 /// Digest of a file's content.
@@ -525,6 +536,23 @@ mod tests {
             argv: &[],
             tty: [false; 3],
         }
+    }
+
+    #[test]
+    fn a_file_that_changed_between_two_checkpoints_does_not_hold_for_the_deeper_one() {
+        let (_dir, path) = file("one");
+        let parent = Trace {
+            files: vec![FileInput::take(path.clone(), Role::Content)],
+            ..Trace::default()
+        };
+        fs::write(&path, "longer").unwrap();
+        let mut deeper = Trace {
+            files: vec![FileInput::take(path, Role::Content)],
+            ..Trace::default()
+        };
+        assert_eq!(deeper.check_disk(), Ok(()));
+        deeper.inherit(&parent);
+        assert!(deeper.check_disk().is_err());
     }
 
     #[test]

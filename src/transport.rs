@@ -27,6 +27,15 @@ pub struct Connection {
     stream: UnixStream,
     input: Vec<u8>,
     descriptors: VecDeque<OwnedFd>,
+    /// What was posted and could not be written yet.
+    output: VecDeque<Posted>,
+}
+
+/// The rest of a frame, with its descriptors if not even its first byte is written.
+#[derive(Debug)]
+struct Posted {
+    bytes: Vec<u8>,
+    fds: Vec<OwnedFd>,
 }
 
 /// A whole frame: its body and its descriptors.
@@ -56,6 +65,7 @@ impl Connection {
             stream,
             input: Vec::new(),
             descriptors: VecDeque::new(),
+            output: VecDeque::new(),
         }
     }
 
@@ -89,50 +99,91 @@ impl Connection {
     ///
     /// `Error::Closed` when the other side is gone.
     pub fn send<T: Serialize>(&self, message: &T, fds: &[BorrowedFd<'_>]) -> Result<()> {
-        let body = encode(message);
-        if body.len() > BODY_LIMIT {
-            return Err(Error::Oversized {
-                size: body.len(),
-                limit: BODY_LIMIT,
-            });
-        }
-        if fds.len() > FDS_LIMIT {
-            return Err(Error::TooManyDescriptors {
-                count: fds.len(),
-                limit: FDS_LIMIT,
-            });
-        }
-        let mut frame = Vec::with_capacity(HEADER + body.len());
-        frame.extend_from_slice(&(body.len() as u32).to_le_bytes());
-        frame.extend_from_slice(&(fds.len() as u32).to_le_bytes());
-        frame.extend_from_slice(&body);
+        let frame = frame_of(message, fds)?;
         let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
         let mut sent = 0;
         while sent < frame.len() {
-            let control = [ControlMessage::ScmRights(&raw)];
             // Descriptors go with the first byte only.
-            let control: &[_] = if sent == 0 && !raw.is_empty() {
-                &control
-            } else {
-                &[]
+            let raw = if sent == 0 { &raw[..] } else { &[] };
+            match self.write(&frame[sent..], raw)? {
+                0 => self.wait_writable()?,
+                count => sent += count,
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends one message without ever waiting, on a non-blocking socket: what does not go now is
+    /// kept for [`Connection::flush`].
+    pub fn post<T: Serialize>(&mut self, message: &T, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        let frame = frame_of(message, fds)?;
+        let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let mut sent = 0;
+        while self.output.is_empty() && sent < frame.len() {
+            let raw = if sent == 0 { &raw[..] } else { &[] };
+            match self.write(&frame[sent..], raw)? {
+                0 => break,
+                count => sent += count,
+            }
+        }
+        if sent < frame.len() {
+            let copies = fds.iter().map(BorrowedFd::try_clone_to_owned);
+            let fds = match sent {
+                0 => copies
+                    .collect::<io::Result<_>>()
+                    .doing(|| "copying a descriptor".into())?,
+                _ => Vec::new(),
             };
+            let bytes = frame[sent..].to_vec();
+            self.output.push_back(Posted { bytes, fds });
+        }
+        Ok(())
+    }
+
+    /// Writes as much as goes of what was posted.
+    pub fn flush(&mut self) -> Result<()> {
+        while let Some(posted) = self.output.front() {
+            let raw: Vec<RawFd> = posted.fds.iter().map(AsRawFd::as_raw_fd).collect();
+            let sent = match self.write(&posted.bytes, &raw)? {
+                0 => return Ok(()),
+                count => count,
+            };
+            let posted = self.output.front_mut().expect("seen above");
+            posted.fds.clear();
+            posted.bytes.drain(..sent);
+            if posted.bytes.is_empty() {
+                self.output.pop_front();
+            }
+        }
+        Ok(())
+    }
+
+    /// Something posted is still to be written.
+    pub fn has_output(&self) -> bool {
+        !self.output.is_empty()
+    }
+
+    /// Writes once. Gives how much, 0 if that would have to wait.
+    fn write(&self, bytes: &[u8], fds: &[RawFd]) -> Result<usize> {
+        let control = [ControlMessage::ScmRights(fds)];
+        let control = if fds.is_empty() { &[] } else { &control[..] };
+        loop {
             match sendmsg::<()>(
                 self.stream.as_raw_fd(),
-                &[IoSlice::new(&frame[sent..])],
+                &[IoSlice::new(bytes)],
                 control,
                 MsgFlags::MSG_NOSIGNAL,
                 None,
             ) {
-                Ok(count) => sent += count,
+                Ok(count) => return Ok(count),
                 Err(nix::Error::EINTR) => {}
-                Err(nix::Error::EAGAIN) => self.wait_writable()?,
+                Err(nix::Error::EAGAIN) => return Ok(0),
                 Err(nix::Error::EPIPE | nix::Error::ECONNRESET | nix::Error::ENOTCONN) => {
                     return Err(Error::Closed);
                 }
                 Err(error) => return Err(error).doing(|| "sending a message".into()),
             }
         }
-        Ok(())
     }
 
     fn wait_writable(&self) -> Result<()> {
@@ -247,6 +298,27 @@ impl Connection {
     }
 }
 
+fn frame_of<T: Serialize>(message: &T, fds: &[BorrowedFd<'_>]) -> Result<Vec<u8>> {
+    let body = encode(message);
+    if body.len() > BODY_LIMIT {
+        return Err(Error::Oversized {
+            size: body.len(),
+            limit: BODY_LIMIT,
+        });
+    }
+    if fds.len() > FDS_LIMIT {
+        return Err(Error::TooManyDescriptors {
+            count: fds.len(),
+            limit: FDS_LIMIT,
+        });
+    }
+    let mut frame = Vec::with_capacity(HEADER + body.len());
+    frame.extend_from_slice(&(body.len() as u32).to_le_bytes());
+    frame.extend_from_slice(&(fds.len() as u32).to_le_bytes());
+    frame.extend_from_slice(&body);
+    Ok(frame)
+}
+
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
@@ -315,6 +387,35 @@ mod tests {
         assert_eq!(b.fill().unwrap(), Filled::WouldBlock);
         drop(a);
         assert_eq!(b.fill().unwrap(), Filled::Eof);
+    }
+
+    #[test]
+    fn what_is_posted_waits_for_nobody_and_arrives_in_order() {
+        let (mut a, mut b) = Connection::pair().unwrap();
+        a.set_nonblocking(true).unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        let text = "x".repeat(100_000);
+        // Much more than a socket takes.
+        for number in 0..20 {
+            let message = Reply::Status(format!("{number}{text}"));
+            a.post(&message, &[null.as_fd()]).unwrap();
+        }
+        assert!(a.has_output());
+        for number in 0..20 {
+            let frame = loop {
+                if let Some(frame) = b.next_frame().unwrap() {
+                    break frame;
+                }
+                a.flush().unwrap();
+                assert_eq!(b.fill().unwrap(), Filled::Some);
+            };
+            let expected = Reply::Status(format!("{number}{text}"));
+            assert_eq!(frame.decode::<Reply>().unwrap(), expected);
+            assert_eq!(frame.fds.len(), 1);
+        }
+        assert!(!a.has_output());
+        drop(b);
+        assert!(matches!(a.post(&Relay::Signal(2), &[]), Err(Error::Closed)));
     }
 
     #[test]

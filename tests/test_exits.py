@@ -10,7 +10,20 @@ import pytest
 from .harness.outcome import assert_same
 from .harness.sandbox import Sandbox
 
-SIGNALS = ["ABRT", "SEGV", "BUS", "FPE", "ILL", "KILL", "TERM", "HUP", "USR1", "PIPE", "ALRM", "QUIT"]
+SIGNALS = [
+    "ABRT",
+    "SEGV",
+    "BUS",
+    "FPE",
+    "ILL",
+    "KILL",
+    "TERM",
+    "HUP",
+    "USR1",
+    "PIPE",
+    "ALRM",
+    "QUIT",
+]
 
 
 @pytest.mark.parametrize(
@@ -34,15 +47,20 @@ SIGNALS = ["ABRT", "SEGV", "BUS", "FPE", "ILL", "KILL", "TERM", "HUP", "USR1", "
     ids=str,
 )
 def test_exit_status(sandbox: Sandbox, arguments: list[str], status: int) -> None:
-    sandbox.write("conftest.py", """
+    sandbox.write(
+        "conftest.py",
+        """
         def pytest_addoption(parser):
             parser.addoption("--internal", action="store_true")
 
         def pytest_collection_modifyitems(config):
             if config.getoption("--internal"):
                 raise RuntimeError("inside")
-        """)
-    sandbox.write("test_a.py", """
+        """,
+    )
+    sandbox.write(
+        "test_a.py",
+        """
         import os
         import sys
         import warnings
@@ -82,7 +100,8 @@ def test_exit_status(sandbox: Sandbox, arguments: list[str], status: int) -> Non
 
             def test_exec(self):
                 os.execvp("echo", ["echo", "another program"])
-        """)
+        """,
+    )
     sandbox.warm_up("--co")
     early = ["-p", "no:cacheprovider"]
     if arguments[:2] == early:
@@ -98,7 +117,9 @@ def test_exit_status(sandbox: Sandbox, arguments: list[str], status: int) -> Non
 def test_death_by_signal(sandbox: Sandbox, name: str) -> None:
     """Also with faulthandler's last words, which pytest switches on."""
     number = int(getattr(signal, f"SIG{name}"))
-    sandbox.write("test_a.py", f"""
+    sandbox.write(
+        "test_a.py",
+        f"""
         import os
         import signal
 
@@ -109,7 +130,8 @@ def test_death_by_signal(sandbox: Sandbox, name: str) -> None:
             if {number} != signal.SIGKILL and {number} not in (4, 6, 7, 8, 11):
                 signal.signal({number}, signal.SIG_DFL)
             os.kill(os.getpid(), {number})
-        """)
+        """,
+    )
     sandbox.warm_up("--co")
     assert sandbox.same_warm("-v").status == -number
 
@@ -123,9 +145,7 @@ def test_death_by_a_real_time_signal(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize("name", ["KILL", "SEGV", "TERM"])
 def test_a_shell_sees_what_it_would_have_seen(sandbox: Sandbox, name: str) -> None:
     number = int(getattr(signal, f"SIG{name}"))
-    sandbox.write(
-        "test_a.py", f"import os\n\ndef test_a():\n    os.kill(os.getpid(), {number})\n"
-    )
+    sandbox.write("test_a.py", f"import os\n\ndef test_a():\n    os.kill(os.getpid(), {number})\n")
     sandbox.warm_up("--co")
     shown = []
     for program in (sandbox.pytest, sandbox.pyseidon):
@@ -144,7 +164,9 @@ def test_a_shell_sees_what_it_would_have_seen(sandbox: Sandbox, name: str) -> No
 def test_output_is_complete_when_the_command_ends(sandbox: Sandbox) -> None:
     """As much as fits into no pipe, written right before the end, into a file and into a pipe that
     is read late."""
-    sandbox.write("test_a.py", """
+    sandbox.write(
+        "test_a.py",
+        """
         import atexit
         import sys
 
@@ -156,7 +178,8 @@ def test_output_is_complete_when_the_command_ends(sandbox: Sandbox) -> None:
 
         for number in range(3):
             atexit.register(sys.__stdout__.write, f"{number}" * 700_000 + "\\n")
-        """)
+        """,
+    )
     sandbox.warm_up("--co")
     target = sandbox.base / "output"
     with target.open("wb") as file:
@@ -195,7 +218,9 @@ def test_broken_pipe(sandbox: Sandbox) -> None:
 def test_at_exit_in_order(sandbox: Sandbox) -> None:
     """Handlers last in first out, threads before them, and what only the end of the interpreter
     does: buffers of files that stay open, generators that wait, objects with `__del__`."""
-    sandbox.write("test_a.py", """
+    sandbox.write(
+        "test_a.py",
+        """
         import atexit
         import sys
         import threading
@@ -225,7 +250,8 @@ def test_at_exit_in_order(sandbox: Sandbox) -> None:
             atexit.register(say, "second")
             weakref.finalize(KEPT, say, "finalized")
             threading.Timer(0.1, say, ["thread"]).start()
-        """)
+        """,
+    )
     sandbox.warm_up("--co")
     plain = sandbox.same_warm()
     assert plain.files["buffered"] == b"in the buffer"
@@ -233,7 +259,9 @@ def test_at_exit_in_order(sandbox: Sandbox) -> None:
 
 
 def test_exception_at_the_very_end(sandbox: Sandbox) -> None:
-    sandbox.write("conftest.py", """
+    sandbox.write(
+        "conftest.py",
+        """
         import atexit
 
         def fail():
@@ -243,7 +271,8 @@ def test_exception_at_the_very_end(sandbox: Sandbox) -> None:
 
         def pytest_unconfigure():
             raise RuntimeError("later")
-        """)
+        """,
+    )
     sandbox.write("test_a.py", "def test_a():\n    pass\n")
     sandbox.warm_up()
     sandbox.same_warm()
@@ -252,7 +281,9 @@ def test_exception_at_the_very_end(sandbox: Sandbox) -> None:
 def test_children_outlive_the_run(sandbox: Sandbox) -> None:
     """What a test leaves running goes on, as it does after plain pytest."""
     sandbox.write_beacon()
-    sandbox.write("test_a.py", """
+    sandbox.write(
+        "test_a.py",
+        """
         import subprocess
         import sys
 
@@ -260,9 +291,11 @@ def test_children_outlive_the_run(sandbox: Sandbox) -> None:
 
         def test_a():
             null = subprocess.DEVNULL
-            child = subprocess.Popen([sys.executable, "-c", CHILD], stdin=null, stdout=null, stderr=null)
+            command = [sys.executable, "-c", CHILD]
+            child = subprocess.Popen(command, stdin=null, stdout=null, stderr=null)
             child.returncode = 0  # silences the complaint that it still runs
-        """)
+        """,
+    )
     sandbox.warm_up("--co")
     for program in (sandbox.pytest, sandbox.pyseidon):
         assert sandbox.run(program).status == 0

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from .harness.environments import Environment, write_wheel
+from .harness.rendezvous import eventually
 from .harness.sandbox import Sandbox
 
 PLUGIN = "def pytest_report_header(config):\n    return 'tiny: {word}'\n"
@@ -175,7 +176,9 @@ def test_environment_with_system_packages_switched_on(project: Sandbox) -> None:
     make_warm(project)
     config = project.environment.root / "pyvenv.cfg"
     config.write_text(config.read_text().replace("packages = false", "packages = true"))
-    project.write("conftest.py", "import sys\n\ndef pytest_report_header():\n    return str(sys.path)\n")
+    project.write(
+        "conftest.py", "import sys\n\ndef pytest_report_header():\n    return str(sys.path)\n"
+    )
     says(project)
 
 
@@ -273,6 +276,7 @@ def test_settings(sandbox: Sandbox, before: str, name: str, text: str) -> None:
 
 def test_settings_in_a_parent_directory(sandbox: Sandbox) -> None:
     sandbox.write("deep/test_a.py", "def test_a():\n    pass\n")
+    sandbox.write(".git/HEAD")
     where = {"cwd": sandbox.project / "deep"}
     make_warm(sandbox, **where)
     sandbox.write("pytest.ini", "[pytest]\naddopts = -v\n")
@@ -449,16 +453,14 @@ def test_package_that_shadows_the_standard_library(project: Sandbox) -> None:
 def test_rebuilt_in_the_background(project: Sandbox) -> None:
     """After an edit nobody has to run the tests for the next run to be warm."""
     make_warm(project)
-    old = {c.pid for c in project.daemon.status().checkpoints}
+    old = {c.pid for c in project.daemon.status().ready("P0")}
     (project.environment.site_packages / "tinydep.py").write_text("WORD = 'edited'\n")
 
-    def all_new() -> bool:
-        status = project.daemon.status()
-        return bool(status.ready("P0")) and old.isdisjoint(c.pid for c in status.checkpoints)
+    def is_new() -> bool:
+        new = {c.pid for c in project.daemon.status().ready("P0")}
+        return bool(new) and old.isdisjoint(new)
 
-    from .harness.rendezvous import eventually
-
-    eventually(all_new, "checkpoints that were built after the edit")
+    eventually(is_new, "a checkpoint that was built after the edit")
     plain = project.plain()
     assert "tiny with edited" in plain.stdout
     assert project.warm().stdout.count("tiny with edited") == 1
@@ -471,7 +473,7 @@ def test_half_saved_plugin(project: Sandbox) -> None:
     make_warm(project)
     module = project.environment.site_packages / "tinydep.py"
     module.write_text("WORD = (\n")
-    assert project.same_at_once().status == 1
+    assert project.same_at_once().status != 0
     project.same_at_once()
     module.write_text("WORD = 'mended'\n")
     says(project, "tiny with mended")
@@ -499,5 +501,3 @@ def test_background_builds_have_no_effects(project: Sandbox) -> None:
             time.sleep(0.1)
         assert len(list(marks.glob("tmp*"))) == expected
         assert len(list(marks.glob("child*"))) == expected
-
-

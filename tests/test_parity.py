@@ -65,7 +65,10 @@ def test_every_run_of_every_project(
 
 
 # Plugins differ little between Pythons: one project that uses them all, on the ends of the range.
-ENDS = {min(interpreters(), key=lambda v: int(v[2:])), max(interpreters(), key=lambda v: int(v[2:]))}
+ENDS = {
+    min(interpreters(), key=lambda v: int(v[2:])),
+    max(interpreters(), key=lambda v: int(v[2:])),
+}
 
 
 @pytest.mark.parametrize(
@@ -85,7 +88,9 @@ def test_every_python(new_sandbox: NewSandbox, python: str, name: str) -> None:
     compare(sandbox, project, project.runs[0])
 
 
-@pytest.mark.parametrize("name", ["outcomes", "nested_conftests", "ini_pyproject", "warnings_shown"])
+@pytest.mark.parametrize(
+    "name", ["outcomes", "nested_conftests", "ini_pyproject", "warnings_shown"]
+)
 @pytest.mark.parametrize("version", [v for v in PYTESTS if v != newest_pytest(DEFAULT)])
 def test_every_pytest(new_sandbox: NewSandbox, version: str, name: str) -> None:
     project = PROJECTS[name]
@@ -97,7 +102,9 @@ def test_every_pytest(new_sandbox: NewSandbox, version: str, name: str) -> None:
 @pytest.mark.parametrize("warmed", [False, True], ids=["no daemon yet", "warm"])
 def test_ten_at_once(sandbox: Sandbox, warmed: bool) -> None:
     """Each with its own arguments, environment and output."""
-    sandbox.write("test_many.py", """
+    sandbox.write(
+        "test_many.py",
+        """
         import os
 
         import pytest
@@ -106,7 +113,9 @@ def test_ten_at_once(sandbox: Sandbox, warmed: bool) -> None:
         def test_number(number):
             print("number", number, os.environ["NUMBER"], os.getcwd())
             assert int(os.environ["NUMBER"]) == number
-        """)
+        """,
+    )
+
     def run_all(program: object) -> list[Outcome]:
         # The cache directory is left out: ten plain runs would write it at once, too.
         runs = [

@@ -50,7 +50,9 @@ def test_d_any_environment_variable_counts(sandbox: Sandbox) -> None:
 def test_e_no_two_runs_draw_the_same_numbers(new_sandbox) -> None:
     """A forked copy of a random generator would give all runs the same 'chance'."""
     sandbox = new_sandbox(environment(also="numpy"))
-    sandbox.write("test_a.py", """
+    sandbox.write(
+        "test_a.py",
+        """
         import os
         import random
         import secrets
@@ -64,7 +66,8 @@ def test_e_no_two_runs_draw_the_same_numbers(new_sandbox) -> None:
             drawn = [*AT_IMPORT, random.random(), numpy.random.random(), uuid.uuid4().hex,
                      secrets.token_hex(4), numpy.random.default_rng().random(), os.urandom(4).hex()]
             os.write(1, (" ".join(map(str, drawn)) + "\\n").encode())
-        """)
+        """,
+    )
     sandbox.write("warm_numpy.py", "import numpy.random\n")
     arguments = ("-s", "-q", "-p", "warm_numpy")
     # One thread: a package that starts some is not kept in a process that is to be forked.
@@ -78,7 +81,9 @@ def test_e_no_two_runs_draw_the_same_numbers(new_sandbox) -> None:
 
 def test_f_what_a_test_changes_is_gone_in_the_next_run(sandbox: Sandbox) -> None:
     sandbox.write("shop.py", "OPEN = True\n")
-    sandbox.write("test_a.py", """
+    sandbox.write(
+        "test_a.py",
+        """
         import json
         import os
         import sys
@@ -96,7 +101,8 @@ def test_f_what_a_test_changes_is_gone_in_the_next_run(sandbox: Sandbox) -> None
 
         def test_b():
             assert "/changed" in sys.path
-        """)
+        """,
+    )
     assert sandbox.same().status == 0
     assert sandbox.same_warm().status == 0
 
@@ -137,7 +143,9 @@ def test_g_breakpoint_on_a_terminal(sandbox: Sandbox) -> None:
 
 def test_h_the_run_after_an_interrupted_one_starts_at_once(sandbox: Sandbox) -> None:
     sandbox.write_beacon()
-    sandbox.write("test_a.py", """
+    sandbox.write(
+        "test_a.py",
+        """
         import beacon
 
         def test_holds():
@@ -145,7 +153,8 @@ def test_h_the_run_after_an_interrupted_one_starts_at_once(sandbox: Sandbox) -> 
 
         def test_quick():
             pass
-        """)
+        """,
+    )
     sandbox.warm_up("-k", "quick")
     interrupted = sandbox.start(sandbox.pyseidon, "-k", "holds")
     sandbox.rendezvous.wait_for_hold("in the test").close()
@@ -161,12 +170,15 @@ def test_h_the_run_after_an_interrupted_one_starts_at_once(sandbox: Sandbox) -> 
 
 def test_i_two_at_once_do_not_wait_for_each_other(sandbox: Sandbox) -> None:
     sandbox.write_beacon()
-    sandbox.write("test_a.py", """
+    sandbox.write(
+        "test_a.py",
+        """
         import beacon
 
         def test_holds():
             beacon.hold("in the test")
-        """)
+        """,
+    )
     sandbox.warm_up("--co")
     one = sandbox.start(sandbox.pyseidon)
     sandbox.rendezvous.wait_for_hold("in the test").close()
@@ -184,7 +196,9 @@ def test_j_no_tests_are_not_a_success(sandbox: Sandbox) -> None:
 
 
 def test_k_raw_output_reaches_the_caller(sandbox: Sandbox) -> None:
-    sandbox.write("test_a.py", r"""
+    sandbox.write(
+        "test_a.py",
+        r"""
         import os
         import sys
 
@@ -194,7 +208,8 @@ def test_k_raw_output_reaches_the_caller(sandbox: Sandbox) -> None:
             print("printed", flush=True)
             os.system("echo from a child")
             sys.stderr.write("no newline")
-        """)
+        """,
+    )
     plain = sandbox.same("-s")
     assert "raw\x00\\xff" in plain.stdout
     assert "from a child" in plain.stdout
@@ -203,7 +218,9 @@ def test_k_raw_output_reaches_the_caller(sandbox: Sandbox) -> None:
 def test_l_coverage_counts_what_it_counts_cold(new_sandbox) -> None:
     sandbox = new_sandbox(environment(pytest="8.4.2", also="plugins"))
     sandbox.write("pytest.ini", "[pytest]\naddopts = --cov=shop --cov-report=term-missing\n")
-    sandbox.write("shop.py", "import json\n\nA = 1\n\ndef sell():\n    return A\n\ndef buy():\n    return 2\n")
+    sandbox.write(
+        "shop.py", "import json\n\nA = 1\n\ndef sell():\n    return A\n\ndef buy():\n    return 2\n"
+    )
     sandbox.write("conftest.py", "import shop\n")
     sandbox.write("test_a.py", "import shop\n\ndef test_a():\n    assert shop.sell() == 1\n")
     plain = sandbox.same()

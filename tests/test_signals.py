@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from .harness.outcome import Outcome, assert_same
-from .harness.rendezvous import PATIENCE, Process, eventually, state_of
+from .harness.rendezvous import PATIENCE, eventually, state_of
 from .harness.sandbox import Sandbox
 
 HOLDS = """
@@ -73,16 +73,22 @@ def test_relayed(holding: Sandbox, name: str, to: str) -> None:
 def test_handled_by_the_project(sandbox: Sandbox, name: str) -> None:
     """A project's own handler gets what is sent to the command."""
     sandbox.write_beacon()
-    sandbox.write("test_a.py", f"""
+    sandbox.write(
+        "test_a.py",
+        f"""
         import os
         import signal
 
         import beacon
 
         def test_a():
-            signal.signal(signal.SIG{name}, lambda number, frame: beacon.announce(f"got {{number}}"))
+            def caught(number, frame):
+                beacon.announce(f"got {{number}}")
+
+            signal.signal(signal.SIG{name}, caught)
             beacon.hold("holds")
-        """)
+        """,
+    )
     sandbox.warm_up("--co")
     number = int(getattr(signal, f"SIG{name}"))
     for process, worker in both(sandbox):
@@ -129,14 +135,17 @@ def test_interrupt_while_collecting(sandbox: Sandbox) -> None:
     sandbox.write_beacon()
     sandbox.write("test_a.py", "def test_a():\n    pass\n")
     sandbox.warm_up("--co")
-    sandbox.write("conftest.py", """
+    sandbox.write(
+        "conftest.py",
+        """
         import os
 
         import beacon
 
         if "HOLD" in os.environ:
             beacon.hold("holds")
-        """)
+        """,
+    )
     outcomes = []
     for program in (sandbox.pytest, sandbox.pyseidon):
         process, worker = start(sandbox, program, env={"HOLD": "1"})
@@ -180,13 +189,16 @@ def test_the_shell_learns_of_the_stop(holding: Sandbox) -> None:
 
 
 def test_a_test_that_stops_itself(sandbox: Sandbox) -> None:
-    sandbox.write("test_a.py", """
+    sandbox.write(
+        "test_a.py",
+        """
         import os
         import signal
 
         def test_a():
             os.kill(os.getpid(), signal.SIGSTOP)
-        """)
+        """,
+    )
     sandbox.warm_up("--co")
     for program in (sandbox.pytest, sandbox.pyseidon):
         process = sandbox.start(program)
@@ -199,7 +211,9 @@ def test_a_test_that_stops_itself(sandbox: Sandbox) -> None:
 def test_killed_command_takes_everything_along(sandbox: Sandbox) -> None:
     """SIGKILL cannot be relayed; the worker and its children go all the same."""
     sandbox.write_beacon()
-    sandbox.write("test_a.py", """
+    sandbox.write(
+        "test_a.py",
+        """
         import subprocess
         import sys
 
@@ -208,7 +222,8 @@ def test_killed_command_takes_everything_along(sandbox: Sandbox) -> None:
         def test_a():
             subprocess.Popen([sys.executable, "-c", "import beacon; beacon.hold('child')"])
             beacon.hold("holds")
-        """)
+        """,
+    )
     sandbox.warm_up("--co")
     process, worker = start(sandbox, sandbox.pyseidon)
     child = sandbox.rendezvous.wait_for_hold("child")
@@ -225,9 +240,10 @@ def test_killed_command_takes_everything_along(sandbox: Sandbox) -> None:
 def test_vanished_terminal(holding: Sandbox) -> None:
     for program in (holding.pytest, holding.pyseidon):
         with holding.terminal(program, "-k", "holds") as terminal:
-            with holding.rendezvous.wait_for_hold("holds") as worker:
-                terminal.vanish()
-                worker.wait_gone()
+            worker = holding.rendezvous.wait_for_hold("holds")
+            terminal.vanish()
+            worker.wait_gone()
+            worker.close()
 
 
 @pytest.mark.product

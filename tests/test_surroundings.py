@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from .harness.environments import environment
-from .harness.interpreters import DEFAULT
 from .harness.outcome import assert_same
 from .harness.sandbox import Sandbox
 
@@ -24,14 +24,16 @@ WHERE = """
 
 def test_directory_by_a_link(sandbox: Sandbox) -> None:
     """The shell's idea of where it is (`PWD`) and the kernel's both arrive."""
+    sandbox.write("pytest.ini", "[pytest]\n")
     sandbox.write("deep/test_where.py", WHERE)
     link = sandbox.base / "link"
     link.symlink_to(sandbox.project / "deep")
     how = {"cwd": link, "env": {"PWD": str(link)}}
     sandbox.warm_up(**how)
     sandbox.same_warm(**how)
-    sandbox.same_warm(str(link / "test_where.py"), **how)
-    sandbox.same_warm("../link/test_where.py", **how)
+    # These have another root directory for pytest.
+    sandbox.same_at_once(str(link / "test_where.py"), **how)
+    sandbox.same_at_once("../link/test_where.py", **how)
 
 
 @pytest.mark.parametrize("place", [".", "deep", "deep/er", "other"])
@@ -68,12 +70,15 @@ def test_unreadable_directory(sandbox: Sandbox) -> None:
 
 def test_inherited_descriptors(sandbox: Sandbox) -> None:
     """As a shell's `3<file`, or make's job server: the test can use them, nothing else is open."""
-    sandbox.write("test_a.py", """
+    sandbox.write(
+        "test_a.py",
+        """
         import os
 
         def test_a():
             os.write(5, os.read(4, 100).upper())
-        """)
+        """,
+    )
     sandbox.warm_up("--co")
     for program in (sandbox.pytest, sandbox.pyseidon):
         out, into = os.pipe()
@@ -95,7 +100,9 @@ def test_inherited_descriptors(sandbox: Sandbox) -> None:
 
 
 def test_input_from_a_pipe_and_a_file(sandbox: Sandbox) -> None:
-    sandbox.write("test_a.py", "import sys\n\ndef test_a():\n    print(sys.stdin.read())\n    assert 0\n")
+    sandbox.write(
+        "test_a.py", "import sys\n\ndef test_a():\n    print(sys.stdin.read())\n    assert 0\n"
+    )
     sandbox.warm_up("--co", "-s")
     sandbox.same_warm("-s", input=b"from a pipe\n")
     source = sandbox.base / "input"
@@ -125,12 +132,16 @@ def test_hash_seed_varies(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize("seed", ["0", "1", "4294967295"])
 def test_hash_seed_that_was_asked_for(sandbox: Sandbox, seed: str) -> None:
-    sandbox.write("test_a.py", "def test_a():\n    print(hash('abc'), {'a', 'b', 'c'})\n    assert 0\n")
+    sandbox.write(
+        "test_a.py", "def test_a():\n    print(hash('abc'), {'a', 'b', 'c'})\n    assert 0\n"
+    )
     sandbox.same(env={"PYTHONHASHSEED": seed})
 
 
 def test_random_hash_seed_that_was_asked_for(sandbox: Sandbox) -> None:
-    sandbox.write("test_a.py", "import os\n\ndef test_a():\n    os.write(1, b'%d\\n' % hash('abc'))\n")
+    sandbox.write(
+        "test_a.py", "import os\n\ndef test_a():\n    os.write(1, b'%d\\n' % hash('abc'))\n"
+    )
     env = {"PYTHONHASHSEED": "random"}
     runs = {sandbox.first("-sq", env=env).stdout.split()[0] for _ in range(3)}
     assert len(runs) == 3
@@ -142,9 +153,15 @@ def test_wrong_hash_seed(sandbox: Sandbox) -> None:
 
 
 def test_arguments_that_are_not_text(sandbox: Sandbox) -> None:
-    sandbox.write("test_a.py", "import sys\n\ndef test_a():\n    print(ascii(sys.argv))\n    assert 0\n")
+    sandbox.write(
+        "test_a.py", "import sys\n\ndef test_a():\n    print(ascii(sys.argv))\n    assert 0\n"
+    )
     sandbox.warm_up()
-    for arguments in (["-k", "größe or test_a"], ["-k", os.fsdecode(b"\xff or test_a")], ["-k", ""]):
+    for arguments in (
+        ["-k", "größe or test_a"],
+        ["-k", os.fsdecode(b"\xff or test_a")],
+        ["-k", ""],
+    ):
         sandbox.same_at_once(*arguments)
 
 
@@ -156,7 +173,9 @@ def test_very_many_arguments(sandbox: Sandbox) -> None:
 
 def test_program_reached_by_a_link(sandbox: Sandbox) -> None:
     """`~/bin/pyseidon-test` as a link into the environment: plain pytest by a link is the model."""
-    sandbox.write("test_a.py", "import sys\n\ndef test_a():\n    print(sys.path, sys.prefix)\n    assert 0\n")
+    sandbox.write(
+        "test_a.py", "import sys\n\ndef test_a():\n    print(sys.path, sys.prefix)\n    assert 0\n"
+    )
     sandbox.warm_up()
     directory = sandbox.home / "bin"
     directory.mkdir()
@@ -187,19 +206,19 @@ def test_cache_directory_cannot_be_written(sandbox: Sandbox) -> None:
     sandbox.same()
 
 
-def test_python_without_site_packages(sandbox: Sandbox) -> None:
-    """`-S`, `-I` and the like in the script's first line are the interpreter's business."""
-    assert DEFAULT
-    for option in ("-X", "-W"):
-        clone = environment().clone(sandbox.base / f"env{option}")
-        script = clone.bin / "pytest"
-        value = "utf8" if option == "-X" else "error::ResourceWarning"
-        lines = script.read_text().split("\n", 1)
-        script.write_text(f"{lines[0]} {option}{value}\n{lines[1]}")
-        sandbox.write("test_a.py", "import sys\n\ndef test_a():\n    print(sys.flags, sys.warnoptions, sys._xoptions)\n    assert 0\n")
-        other = Sandbox(clone)
-        try:
-            shutil.copytree(sandbox.project, other.project, dirs_exist_ok=True)
-            other.same()
-        finally:
-            other.close()
+@pytest.mark.parametrize("option", ["-Xutf8", "-Werror::ResourceWarning", "-OO", "-B"])
+def test_options_in_the_first_line_of_the_script(tmp_path: Path, new_sandbox, option: str) -> None:
+    sandbox = new_sandbox(environment().clone(tmp_path / "env"))
+    lines = sandbox.pytest.read_text().split("\n", 1)
+    sandbox.pytest.write_text(f"{lines[0]} {option}\n{lines[1]}")
+    sandbox.write(
+        "test_a.py",
+        """
+        import sys
+
+        def test_a():
+            print(sys.flags, sys.warnoptions, sys._xoptions)
+            raise ValueError
+        """,
+    )
+    sandbox.same()

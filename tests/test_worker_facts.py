@@ -11,8 +11,9 @@ import json
 import os
 import resource
 import signal
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 import pytest
 
@@ -203,9 +204,9 @@ def test_a_variable_twice(facts: Sandbox) -> None:
     runner = facts.base / "twice.py"
     runner.write_text(
         "import ctypes, sys\n"
+        "program, *env = [word.encode() for word in sys.argv[1:]]\n"
         "def array(items): return (ctypes.c_char_p * (len(items) + 1))(*items, None)\n"
-        "env = [e.encode() for e in sys.argv[2:]]\n"
-        "ctypes.CDLL(None).execve(sys.argv[1].encode(), array([sys.argv[1].encode()]), array(env))\n"
+        "ctypes.CDLL(None).execve(program, array([program]), array(env))\n"
     )
     answers_file = facts.base / "facts.jsonl"
 

@@ -61,7 +61,7 @@ class Prepared:
         """
         try:
             return self._adopt(args)
-        except Exception as error:
+        except BaseException as error:
             return f"reading the arguments raised {type(error).__name__}"
 
     def _adopt(self, args):

@@ -59,6 +59,9 @@ def rewritten_paths(rewrite, file):
 
 
 def write(rewrite, hook, source, target):
+    if rewrite._read_pyc(source, target) is not None:
+        # An earlier child has written it.
+        return
     state = hook.config.stash[rewrite.assertstate_key]
     if rewrite.try_makedirs(target.parent):
         stamp, code = rewrite._rewrite_test(source, hook.config)

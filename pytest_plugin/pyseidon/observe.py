@@ -35,6 +35,8 @@ class State:
         self.env_read = set()
         self.env_all = False
         self.argv_read = False
+        self.argv_kept = False
+        self.stdlib = tuple(stdlib_directories())
         self.world = None
 
 
@@ -96,12 +98,18 @@ class Arguments(list):
     """`sys.argv` while plugins are loaded: notes reads by code other than pytest's own."""
 
     def note(self):
-        if sys._getframe(2).f_globals.get("__name__", "").partition(".")[0] != "_pytest":
+        """Who asks: not the script, not pytest, nor the standard library on their behalf."""
+        frame = sys._getframe(2)
+        while frame is not None and frame.f_code.co_filename.startswith(STATE.stdlib):
+            frame = frame.f_back
+        asker = "" if frame is None else frame.f_globals.get("__name__", "")
+        if asker.partition(".")[0] not in ("", "__main__", "_pytest", "pytest"):
             STATE.argv_read = True
         return super()
 
     def __getitem__(self, at):
-        return self.note().__getitem__(at)
+        # The first is the script, for every run of this root.
+        return list.__getitem__(self, 0) if at == 0 else self.note().__getitem__(at)
 
     def __iter__(self):
         return self.note().__iter__()
@@ -149,24 +157,28 @@ def start_plugins():
         for name in ("_pytest", "pytest", "pluggy", "iniconfig", "packaging")
         if name in sys.modules
     ]
+    core.append(os.path.dirname(__file__))
     known = [(rule.file, rule.kind) for rule in refresh.RULES]
-    _zygote.observe(impure_functions(), stdlib_directories(), [d + os.sep for d in core], known)
+    find_spec = sys.modules["importlib.util"].find_spec.__code__
+    _zygote.observe(impure_functions(), find_spec, stdlib_directories(), [d + os.sep for d in core], known)
     sys.setprofile(_zygote.profile)
 
 
 def impure_functions():
     """C functions whose results depend on more than files and variables, by kind."""
-    random = sys.modules["random"]
-    datetime = sys.modules["datetime"]
-    generator = random.Random(0)
+    # C modules, imported here and forgotten again where pytest has not imported them.
+    generator = natural("_random").Random(0)
+    moment = natural("_datetime")
+    uuid, thread = natural("_uuid"), natural("_thread")
+    resource, terminal = natural("resource"), natural("termios")
     stream = sys.stdout
     return {
         "clock": [
             *(getattr(time, name) for name in CLOCKS if hasattr(time, name)),
-            datetime.datetime.now,
-            datetime.datetime.utcnow,
-            datetime.datetime.today,
-            datetime.date.today,
+            moment.datetime.now,
+            moment.datetime.utcnow,
+            moment.datetime.today,
+            moment.date.today,
         ],
         "random": [
             posix.urandom,
@@ -174,9 +186,14 @@ def impure_functions():
             generator.random,
             generator.getrandbits,
         ],
-        # The class's own method, below `random.Random.seed`.
-        "seed": [super(random.Random, generator).seed],
-        "process": [posix.getpid, posix.getppid, posix.getpgid, posix.getpgrp, posix.getsid],
+        # The C class's own method, below `random.Random.seed`.
+        "seed": [generator.seed],
+        "process": [
+            *(posix.getpid, posix.getppid, posix.getpgid, posix.getpgrp, posix.getsid),
+            *(posix.umask, posix.sched_getaffinity, posix.times, posix.fstat, posix.ttyname),
+            *(resource.getrlimit, terminal.tcgetattr, thread.get_native_id),
+            *([uuid.generate_time_safe] if hasattr(uuid, "generate_time_safe") else []),
+        ],
         "terminal": [
             posix.isatty,
             stream.isatty,
@@ -190,6 +207,18 @@ def impure_functions():
     }
 
 
+def natural(name):
+    """A C module of the standard library, with `sys.modules` as it was."""
+    known = sys.modules.get(name)
+    if known is not None:
+        return known
+    before = set(sys.modules)
+    module = __import__(name)
+    for new in set(sys.modules) - before:
+        del sys.modules[new]
+    return module
+
+
 def stop():
     """Ends recording. Returns what Python can tell of what was read, for `_zygote.park`."""
     sys.setprofile(None)
@@ -197,6 +226,10 @@ def stop():
     found = _zygote.findings()
     state = STATE
     if isinstance(sys.argv, Arguments):
+        state.argv_kept = any(
+            referrer is not sys.__dict__ and not hasattr(referrer, "f_code")
+            for referrer in gc.get_referrers(sys.argv)
+        )
         sys.argv = list(list.__iter__(sys.argv))
     environment = os.environ._data
     # The interpreter's own mapping: `os.environ` of plain Python is backed by it.
@@ -210,12 +243,12 @@ def stop():
         "names": sorted({name.partition(".")[0] for name in sys.modules}),
         "packages": packages(),
         "sys_path": [os.path.abspath(path) for path in sys.path],
-        "files": list(state.files),
+        "files": [*state.files, *(str(path) for path in found.get("inspected", ()))],
         "texts": list(state.texts),
-        "env_read": set(state.env_read),
+        "env_read": set(state.env_read) | user_site_variables(),
         "env_all": state.env_all,
         "argv_read": state.argv_read,
-        "cwd_read": bool(found.get("cwd")),
+        "cwd_read": bool(found.get("cwd")) or not all(map(os.path.isabs, sys.path)),
         "terminal_read": bool(found.get("terminal")),
         "probes": list(found.get("probes", ())),
     }
@@ -235,7 +268,8 @@ def module_files():
         if not isinstance(file, str):
             continue
         cached = names.get("__cached__")
-        found.append((file, cached if isinstance(cached, str) else None))
+        cached = os.path.abspath(cached) if isinstance(cached, str) else None
+        found.append((os.path.abspath(file), cached))
     return found
 
 
@@ -250,6 +284,14 @@ def packages():
             except TypeError:
                 continue
     return found
+
+
+def user_site_variables():
+    """What `site` read to find the user's own packages, if it looked for them."""
+    site = sys.modules.get("site")
+    if site is None or not site.ENABLE_USER_SITE:
+        return set()
+    return {b"HOME", b"PYTHONUSERBASE", b"XDG_CONFIG_HOME"}
 
 
 def stdlib_directories():
@@ -270,8 +312,9 @@ def startup_texts():
             except OSError:
                 continue
             found += [os.path.join(directory, name) for name in names if name.endswith(".pth")]
+    ours = sys.modules["__main__"].__file__
     for file, _ in module_files():
-        if not file.startswith(home) or "site-packages" in file:
+        if file != ours and (not file.startswith(home) or "site-packages" in file):
             found.append(file)
     return found
 
@@ -288,34 +331,112 @@ def interpreter_files():
     ]
 
 
+# What start-up code may not do, as it is done before anything of ours could see it: the same
+# things that end the loading of plugins in a checkpoint.
+STARTUP_IMPURE = (
+    *("getpid", "getppid", "urandom", "uuid1", "uuid4", "random."),
+    *("time.time", "time()", "perf_counter", "monotonic", ".now(", ".today("),
+    *("Popen", "subprocess", "os.system", "socket", "open(", "Thread("),
+    *("isatty", "getcwd", "sys.argv", "register_at_fork", "signal.signal"),
+    *("environ", "getenv", "settrace", "setprofile", "addaudithook", "meta_path", "seed("),
+    *("print(", "sys.std", "write", "sys.path_hooks", "ctypes"),
+)
+# Read, and found to do none of it at start-up, though a function of theirs may.
+STARTUP_KNOWN = (
+    *("_distutils_hack", "distutils-precedence.pth", "_virtualenv", "__editable__"),
+    *("a1_coverage.pth", "pytest-cov.pth", "init_cov_core.pth"),
+)
+
+
+def startup_barrier():
+    """Why no process that started like this one can stand for another, or None."""
+    reason = printed("start-up code")
+    if reason:
+        return reason
+    if sys.flags.inspect:
+        return "the interpreter was told to become interactive at the end"
+    now = world()
+    # 0, 1, 2, the control channel, and the directory that is being listed.
+    if now["descriptors"] != 5:
+        return "start-up code left a descriptor open"
+    if now["threads"] != 1:
+        return "start-up code started a thread"
+    if any(callable(h) and h is not _signal.default_int_handler for h in now["signal handlers"]):
+        return "start-up code handles signals"
+    for path in STATE.texts:
+        if any(known in path for known in STARTUP_KNOWN):
+            continue
+        with open(path, errors="replace") as file:
+            text = file.read()
+        for word in STARTUP_IMPURE:
+            if word in text:
+                return f"`{path}`, run at start-up, has `{word}` in it"
+    return None
+
+
+def printed(who):
+    """What was written to the standard streams, in words, or None."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    if not os.fstat(1).st_size:
+        return None
+    with open("/proc/self/fd/1", errors="replace") as file:
+        return f"{who} printed {file.read(200).strip()!r}"
+
+
 def world():
     """What a forked child does not get, or what is set anew in it."""
+    mask = os.umask(0)
+    os.umask(mask)
     return {
-        "descriptors": sorted(os.listdir("/proc/self/fd"))[:-1],
+        "descriptors": len(os.listdir("/proc/self/fd")),
         "threads": len(os.listdir("/proc/self/task")),
         "signal handlers": [_signal.getsignal(n) for n in range(1, 65) if n not in (32, 33)],
         "working directory": os.getcwd(),
+        "umask": mask,
+        "processors": os.sched_getaffinity(0),
+        "resource limits": limits(),
         "standard streams": [id(sys.stdin), id(sys.stdout), id(sys.stderr)],
     }
 
 
 def barrier():
     """Why a fork could not carry over what plugins have done, or None."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    if os.fstat(1).st_size:
-        with open("/proc/self/fd/1", errors="replace") as file:
-            return f"a plugin printed {file.read(200).strip()!r}"
+    reason = printed("a plugin")
+    if reason:
+        return reason
+    if STATE.argv_kept:
+        return "a plugin keeps `sys.argv`, which is another object in each run"
     after = world()
     for name, before in STATE.world.items():
         if name == "descriptors":
             continue
         if after[name] != before:
             return f"a plugin changed the process's {name}"
+    refresh.HANDLERS[:] = stream_handlers()
+    rebound = {id(owner) for handler, _ in refresh.HANDLERS for owner in (handler, vars(handler))}
     for name in ("stdin", "stdout", "stderr"):
         # What was there at Z0 is frozen, so it is not among the referrers.
-        if gc.get_referrers(getattr(sys, name)):
+        if any(id(owner) not in rebound for owner in gc.get_referrers(getattr(sys, name))):
             return f"a plugin keeps `sys.{name}`, which is another object in each run"
-    if len(after["descriptors"]) != len(STATE.world["descriptors"]):
+    if after["descriptors"] != STATE.world["descriptors"]:
         return "a plugin left a descriptor open"
     return None
+
+
+def stream_handlers():
+    """Logging handlers that were made for a standard stream: `(handler, name)`."""
+    logging = sys.modules["logging"]
+    found = []
+    for reference in logging._handlerList:
+        handler = reference()
+        for name in ("stdout", "stderr"):
+            # (`logging.lastResort` asks for the stream each time.)
+            if handler is not None and vars(handler).get("stream") is getattr(sys, name):
+                found.append((handler, name))
+    return found
+
+
+def limits():
+    with open("/proc/self/limits") as file:
+        return file.read()

@@ -52,7 +52,9 @@ def begin(control, script, write_bytecode):
         code = compile(file.read(), script, "exec", dont_inherit=True)
     namespace = main_namespace(script)
     _zygote.watch()
-    observe.start(texts, [script, *observe.interpreter_files()])
+    observe.start(texts, [os.path.abspath(script), *observe.interpreter_files()])
+    # Where the interpreter asked whether the script is a directory or an archive.
+    sys.path_importer_cache[script] = None
     natural = builtins.__import__
 
     def imported():
@@ -80,13 +82,19 @@ def main_namespace(script):
 def at_pytest(order):
     """Parks at Z0. Returns in children."""
     facts = observe.stop()
+    barrier = observe.startup_barrier()
+    if barrier:
+        _zygote.fail(barrier)
     worker.START.environment = worker.difference(order.env)
     version = sys.modules["_pytest"].__version__
     order = wait(facts, f"pytest {version}", why_not_deeper(version))
     if order.kind == "run":
         enter(order, None)
-    else:
+        return
+    try:
         grow(order)
+    except Exception as error:
+        _zygote.fail(f"going on towards P0 raised {error!r}")
 
 
 def enter(order, adopt_arguments):
@@ -95,7 +103,7 @@ def enter(order, adopt_arguments):
         worker.become(order)
         _zygote.inherited()
         reason = adopt_arguments() if adopt_arguments else None
-    except Exception as error:
+    except BaseException as error:
         reason = f"becoming the caller's process raised {error!r}"
     if reason:
         _zygote.refuse(reason)

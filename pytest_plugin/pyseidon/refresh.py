@@ -11,12 +11,22 @@ import time
 
 # Unseeded generators that were made on the way to where the zygote parked.
 GENERATORS = []
+# `(logging handler, name of its standard stream)`: made at import (charset_normalizer does it).
+HANDLERS = []
 
 
 def refresh():
     """Brings a fresh child up to date."""
     modules = sys.modules
-    modules["importlib"].invalidate_caches()
+    # What `importlib.invalidate_caches` does, but for forgetting paths that were not there: a
+    # plain run would not look at them again either.
+    for finder in list(sys.path_importer_cache.values()):
+        if hasattr(finder, "invalidate_caches"):
+            finder.invalidate_caches()
+    metadata = modules.get("importlib.metadata")
+    if metadata is not None:
+        # A class method only since Python 3.12.
+        metadata.MetadataPathFinder().invalidate_caches()
     logging = modules.get("logging")
     if logging is not None:
         nanoseconds = isinstance(logging._startTime, int)
@@ -26,6 +36,8 @@ def refresh():
         main = threading.main_thread()
         if getattr(main, "_native_id", None) is not None:
             main._set_native_id()
+    for handler, name in HANDLERS:
+        handler.stream = getattr(sys, name)
     for generator in GENERATORS:
         generator.seed()
     if "numpy.random" in modules:

@@ -12,7 +12,7 @@ import time
 import _signal
 import posix
 
-from pyseidon import refresh
+from pyseidon import _zygote, refresh
 
 
 class Start:
@@ -26,7 +26,7 @@ class Start:
     # The interpreter as called, with its options.
     interpreter = ()
     script = ""
-    # `(name, value)` pairs that were put into the environment since, None for removed ones.
+    # What was put into the environment since: see `difference`.
     environment = ()
     # Functions that write byte code which plain pytest would have written.
     unwritten = ()
@@ -67,25 +67,34 @@ def set_environment(entries):
         name, separator, value = entry.partition(b"=")
         if separator:
             data.setdefault(name, value)
-    for name, value in START.environment:
-        if value is None:
+    for name, value, shown in START.environment:
+        if shown is None:
             data.pop(name, None)
+        else:
+            data[name] = shown
+        if value is None:
             posix.unsetenv(name)
         else:
-            data[name] = value
             posix.putenv(name, value)
 
 
 def difference(entries):
-    """What this process has changed in an environment that began as `entries`."""
+    """What this process has written to an environment that began as `entries`.
+
+    Triples of a name, its value for C code, and its value in `os.environ`; None for removed ones.
+    Written are variables that were set or removed, also to what they were, and what differs
+    because the interpreter itself has set it when it started.
+    """
     before = {}
     for entry in entries:
         name, separator, value = entry.partition(b"=")
         if separator:
             before.setdefault(name, value)
     after = os.environ._data
-    changed = [(name, value) for name, value in after.items() if before.get(name) != value]
-    return changed + [(name, None) for name in before if name not in after]
+    written = {name: value for name, value in after.items() if before.get(name) != value}
+    written.update({name: None for name in before if name not in after})
+    written.update(_zygote.written())
+    return [(name, value, after.get(name)) for name, value in written.items()]
 
 
 def set_arguments(argv):

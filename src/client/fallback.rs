@@ -61,12 +61,10 @@ pub(super) fn say(text: &str) {
                 _ => break,
             }
         }
-        if libc::sigismember(&pending, libc::SIGPIPE) == 0 {
-            let now = libc::timespec {
-                tv_sec: 0,
-                tv_nsec: 0,
-            };
-            libc::sigtimedwait(&pipe, std::ptr::null_mut(), &now);
+        let ours = libc::sigismember(&pending, libc::SIGPIPE) == 0;
+        libc::sigpending(&mut pending);
+        if ours && libc::sigismember(&pending, libc::SIGPIPE) == 1 {
+            libc::sigwait(&pipe, &mut 0);
         }
         libc::sigprocmask(libc::SIG_SETMASK, &before, std::ptr::null_mut());
     }

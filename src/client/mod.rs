@@ -11,22 +11,24 @@
 //! ```
 //!
 //! - this file: the order of things, for `pyseidon-test` and for `pyseidon`
+//! - [`start`]: what every run begins with: which `pytest`, and is it wanted warm
 //! - [`inherit`]: what a process inherits
 //! - [`connect`]: reaching a daemon, starting one
 //! - [`relay`]: the conversation of one run, and signals meanwhile
 //! - [`fallback`]: plain pytest
+//! - `elsewhere`: stands in for this file on other systems than Linux
 //!
 //! Nothing is written to stdout, and no signal disposition, mask, descriptor or limit of this
 //! process is different when plain pytest takes over.
 
-use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error, Result, exit};
-use crate::project::{Attributes, Caller, Environment, Place, find_script, key, runtime_dir};
+use crate::project::{Attributes, Caller, Environment, Place, key, runtime_dir};
 use connect::{Daemon, dial};
-use fallback::{Plain, say};
+use fallback::say;
 use inherit::Inherited;
 use relay::Outcome;
 
@@ -34,67 +36,26 @@ mod connect;
 mod fallback;
 mod inherit;
 mod relay;
+mod start;
 
-const PYTEST_HINT: &str =
-    "install pytest there, or name the environment's Python in `PYSEIDON_PYTHON`";
-
-/// The program's arguments, its name first. Rust's own start-up code would collect them too, but
-/// it also opens `/dev/null` on closed descriptors and ignores SIGPIPE, which pytest would inherit.
-///
-/// # Safety
-///
-/// `argv` must hold `argc` pointers to C strings, as `main` gets them.
-pub unsafe fn arguments(argc: c_int, argv: *const *const c_char) -> Vec<Vec<u8>> {
-    (0..usize::try_from(argc).unwrap_or(0))
-        // SAFETY: the caller's promise.
-        .map(|i| unsafe { CStr::from_ptr(*argv.add(i)) }.to_bytes().to_vec())
-        .collect()
-}
+pub use start::arguments;
 
 /// `pyseidon-test`: runs the environment's pytest warm, or plainly. Returns the exit status.
 pub fn run_pytest(args: Vec<Vec<u8>>) -> i32 {
-    let env = |name: &str| std::env::var_os(name);
-    // Empty when the directory is gone: relative paths still lead where they lead.
-    let cwd = std::env::current_dir().unwrap_or_default();
-    let exe = std::env::current_exe().unwrap_or_default();
-    let (argv0, argv) = args
-        .split_first()
-        .map_or((&[][..], &[][..]), |(a, b)| (a, b));
-    let caller = Caller {
-        argv0: OsStr::from_bytes(argv0),
-        env: &env,
-        cwd: &cwd,
-        exe: &exe,
-    };
-    let script = match find_script(&caller) {
-        Ok(script) => script,
-        Err(why) => {
-            say(&format!("error: {why}\n\nhint: {PYTEST_HINT}"));
-            return exit::NOT_FOUND;
+    start::run(&args, |caller, plain| {
+        if caller.cwd.as_os_str().is_empty() {
+            return plain.exec(Some("the working directory is gone"));
         }
-    };
-    let plain = Plain {
-        script: script.clone(),
-        argv,
-    };
-    if plain_is_wanted(&env) {
-        return plain.exec(None);
-    }
-    if !cfg!(target_os = "linux") && env("PYSEIDON").is_none() {
-        return plain.exec(Some("this platform is not supported yet"));
-    }
-    if cwd.as_os_str().is_empty() {
-        return plain.exec(Some("the working directory is gone"));
-    }
-    let outcome = Environment::of(script, &caller)
-        .map_err(Error::Other)
-        .and_then(|environment| warm(&environment, &caller, argv));
-    match outcome {
-        Ok(Outcome::Plain(reason)) => plain.exec(reason.as_deref()),
-        Ok(Outcome::Ended(status)) => end_as(status),
-        Ok(Outcome::Lost) => lost("`pyseidon-daemon log` may say why"),
-        Err(error) => plain.exec(Some(&error.to_string())),
-    }
+        let outcome = Environment::of(plain.script.clone(), caller)
+            .map_err(Error::Other)
+            .and_then(|environment| warm(&environment, caller, plain.argv));
+        match outcome {
+            Ok(Outcome::Plain(reason)) => plain.exec(reason.as_deref()),
+            Ok(Outcome::Ended(status)) => end_as(status),
+            Ok(Outcome::Lost) => lost("`pyseidon-daemon log` may say why"),
+            Err(error) => plain.exec(Some(&error.to_string())),
+        }
+    })
 }
 
 /// `pyseidon`: runs something on the general server. Returns the exit status.
@@ -135,16 +96,6 @@ pub fn run_general(args: Vec<Vec<u8>>) -> i32 {
             exit::FAILED
         }
     }
-}
-
-/// The user, or the machine, does not want a daemon; or wants something that only a process of
-/// its own can have.
-fn plain_is_wanted(env: &dyn Fn(&str) -> Option<OsString>) -> bool {
-    let is = |name: &str, value: &str| env(name).is_some_and(|found| found == value);
-    // Nothing should be left running behind a CI job.
-    let in_ci = env("CI").is_some_and(|value| !value.is_empty()) && !is("PYSEIDON", "1");
-    // A zygote has drawn its hash seed already.
-    is("PYSEIDON", "0") || in_ci || is("PYTHONHASHSEED", "random")
 }
 
 fn warm(environment: &Environment, caller: &Caller<'_>, argv: &[Vec<u8>]) -> Result<Outcome> {

@@ -11,21 +11,14 @@ use std::time::{Duration, Instant};
 
 use super::dispatcher::Dispatcher;
 use super::root::{Generation, Root, Want};
-use super::shape::{RootKey, Shape, seed_varies};
+use super::shape::{RootKey, Shape, caller, seed_varies};
 use super::spawn::{open_dir, output_file};
 use super::supervisor::{Failure, Level, START_LIMIT, Zygote, ZygoteId};
 use crate::error::{Error, Result};
-use crate::process::kill_group;
 use crate::protocol::{Order, Run};
-use crate::trace::Trace;
+use crate::trace::{Mismatch, Trace};
 use crate::transport::Connection;
 
-/// Interpreters or environments used in turn in one project: two are common, and each root costs
-/// tens to hundreds of megabytes.
-const ROOTS: usize = 3;
-
-/// A first run is over in seconds, or it takes so long that a second of another core is nothing.
-const FIRST_PATIENCE: Duration = Duration::from_secs(10);
 /// A save touches several files, a checkout touches many; a build in between would be wasted.
 pub(super) const CHANGE_PAUSE: Duration = Duration::from_millis(200);
 pub(super) const CHANGE_PATIENCE: Duration = Duration::from_secs(10);
@@ -44,52 +37,17 @@ const SEED_RUNS: u32 = 20;
 const SEED_TIME: Duration = Duration::from_secs(15 * 60);
 
 impl Dispatcher {
-    /// A run found nothing that could serve it: sees to it that a later one does. Says why.
-    pub(super) fn want_root(&mut self, key: RootKey, now: Instant) -> String {
-        let Some(root) = self.root(key) else {
-            return "no checkpoint is ready".into();
-        };
-        if let Some(failure) = &mut root.failure {
-            let why = format!("no checkpoint could be built: {}", failure.reason);
-            if failure.outdated() || now >= failure.at + RETRY {
-                root.failure = None;
-                let want = Want::new("another try", now, CHANGE_PAUSE, CHANGE_PATIENCE);
-                root.want_build(want, now);
-            }
-            return why;
-        }
-        if root.next.is_some() {
-            return "the checkpoint that is being built was not ready in time".into();
-        }
-        match &root.build {
-            Some(want) => format!("no checkpoint is ready yet ({})", want.why),
-            None => {
-                let want = Want::new("first run", now, Duration::ZERO, FIRST_PATIENCE);
-                root.build = Some(want);
-                "the first run of its kind".into()
-            }
-        }
-    }
-
-    /// A Z0 is on its way and nothing serves meanwhile.
-    pub(super) fn is_building(&self, key: RootKey) -> bool {
-        self.roots
-            .iter()
-            .find(|root| root.key == key)
-            .filter(|root| root.current.is_none())
-            .and_then(|root| root.next.as_ref())
-            .and_then(|next| self.zygotes.get(&next.z0))
-            .is_some_and(Zygote::is_starting)
-    }
-
     /// A run was handed to this zygote.
     pub(super) fn note_use(&mut self, id: ZygoteId, shape: &Shape, now: Instant) {
         let Some(zygote) = self.zygotes.get(&id) else {
             return;
         };
         let (key, level) = (zygote.root, zygote.level.clone());
-        if let Some(generation) = self.root(key).and_then(|root| root.generation_of(id)) {
-            generation.served += 1;
+        if let Some(root) = self.root(key) {
+            root.has_served = true;
+            if let Some(generation) = root.generation_of(id) {
+                generation.served += 1;
+            }
         }
         if level == Level::Z0 {
             self.want_growth(key, shape, now);
@@ -257,13 +215,12 @@ impl Dispatcher {
     }
 
     fn start_z0(&mut self, key: RootKey, run: Box<Run>, now: Instant) -> Result<ZygoteId> {
-        let (ours, theirs) = Connection::pair()?;
+        let (mut ours, theirs) = Connection::pair()?;
         let output = output_file()?;
         let theirs = OwnedFd::from(theirs.into_stream());
-        let cwd = open_dir(&run.cwd)?;
         let group = self.spawner.z0(&run, theirs, &output)?;
         ours.set_nonblocking(true)?;
-        ours.send(&Order::Begin { run }, &[cwd.as_fd()])?;
+        ours.post(&Order::Begin { run }, &[])?;
         self.last_zygote += 1;
         let id = ZygoteId(self.last_zygote);
         let zygote = Zygote::starting(id, key, Level::Z0, ours, output, group, now);
@@ -271,21 +228,53 @@ impl Dispatcher {
         Ok(id)
     }
 
-    /// Has the serving Z0, or the one that is about to replace it, fork a P0.
-    pub(super) fn grow(&mut self, key: RootKey, shape: &Shape, now: Instant) {
+    /// Has the serving Z0, or the one that is about to replace it, fork a P0. True if it is asked
+    /// to.
+    ///
+    /// What is forked inherits all that the Z0 holds, so the Z0 is checked as it is for a run.
+    pub(super) fn grow(&mut self, key: RootKey, shape: &Shape, now: Instant) -> bool {
         let Some(root) = self.roots.iter_mut().find(|root| root.key == key) else {
-            return;
+            return false;
+        };
+        let zygotes = &mut self.zygotes;
+        let ready = [root.next.as_ref(), root.current.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|generation| generation.z0)
+            .find(|z0| zygotes.get(z0).is_some_and(Zygote::is_ready));
+        let z0 = ready.and_then(|id| zygotes.get_mut(&id));
+        let Some((record, z0)) = root.shapes.get(shape).zip(z0) else {
+            return false;
+        };
+        let run = caller(&record.run, record.tty);
+        let checked = z0.trace.check_caller(run);
+        match checked.and_then(|()| z0.trace.check_disk()) {
+            Ok(()) => {
+                let id = z0.id;
+                self.order_growth(key, id, shape, now)
+            }
+            Err(Mismatch::Stale(why)) => {
+                let id = z0.id;
+                self.on_stale(id, &why, now);
+                false
+            }
+            Err(Mismatch::Other(_)) => {
+                // Such runs belong to another root.
+                root.shapes.remove(shape);
+                false
+            }
+        }
+    }
+
+    fn order_growth(&mut self, key: RootKey, z0: ZygoteId, shape: &Shape, now: Instant) -> bool {
+        let root = self.roots.iter_mut().find(|root| root.key == key);
+        let Some((root, z0)) = root.zip(self.zygotes.get_mut(&z0)) else {
+            return false;
         };
         let Some(record) = root.shapes.get_mut(shape) else {
-            return;
+            return false;
         };
         let (run, before) = (record.run.clone(), record.before.clone());
-        let Some(generation) = root.next.as_mut().or(root.current.as_mut()) else {
-            return;
-        };
-        let Some(z0) = self.zygotes.get(&generation.z0) else {
-            return;
-        };
         let started = (|| {
             let (ours, theirs) = Connection::pair()?;
             let output = output_file()?;
@@ -293,38 +282,40 @@ impl Dispatcher {
             ours.set_nonblocking(true)?;
             let order = Order::Grow { run, before };
             let fds = [theirs.as_fd(), output.as_fd(), cwd.as_fd()];
-            z0.control.send(&order, &fds)?;
+            z0.control.post(&order, &fds)?;
             Ok::<_, Error>((ours, output))
         })();
-        match started {
-            Ok((ours, output)) => {
-                tracing::info!("root {}: growing a P0 {}", key.short(), shape.describe());
-                self.last_zygote += 1;
-                let id = ZygoteId(self.last_zygote);
-                let level = Level::P0(shape.clone());
-                generation.prepared.push(id);
-                let mut zygote = Zygote::starting(id, key, level, ours, output, None, now);
-                zygote.used = record.last;
-                self.zygotes.insert(id, zygote);
-            }
+        let (ours, output) = match started {
+            Ok(started) => started,
             Err(error) => {
                 tracing::warn!("root {}: growing a P0: {error}", key.short());
                 record.failure = Some(Failure::blind(error.to_string(), now));
+                return false;
             }
+        };
+        tracing::info!("root {}: growing a P0 {}", key.short(), shape.describe());
+        self.last_zygote += 1;
+        let id = ZygoteId(self.last_zygote);
+        let used = record.last;
+        let parent = z0.id;
+        if let Some(generation) = root.generation_of(parent) {
+            generation.prepared.push(id);
         }
+        let level = Level::P0(shape.clone());
+        let mut zygote = Zygote::starting(id, key, level, ours, output, None, now);
+        zygote.used = used;
+        self.zygotes.insert(id, zygote);
+        true
     }
 
     pub(super) fn end_hung(&mut self, now: Instant) {
-        let hung: Vec<_> = self
-            .zygotes
-            .values()
-            .filter(|zygote| zygote.is_starting() && zygote.started + START_LIMIT <= now)
-            .map(|zygote| (zygote.id, zygote.hung_group()))
-            .collect();
-        for (id, group) in hung {
-            if let Some(group) = group {
-                kill_group(group);
-            }
+        let is_hung =
+            |zygote: &&Zygote| zygote.is_starting() && zygote.started + START_LIMIT <= now;
+        let hung: Vec<_> = self.zygotes.values().filter(is_hung).collect();
+        for zygote in &hung {
+            zygote.kill();
+        }
+        for id in hung.iter().map(|zygote| zygote.id).collect::<Vec<_>>() {
             let reason = format!("it was not ready after {START_LIMIT:?}");
             self.on_failed(id, reason, None, Trace::default(), now);
         }
@@ -351,24 +342,5 @@ impl Dispatcher {
             }
         }
         self.watcher.watch(wanted);
-    }
-
-    /// The least recently used root goes.
-    pub(super) fn make_room_for_a_root(&mut self) {
-        if self.roots.len() < ROOTS {
-            return;
-        }
-        let oldest = self
-            .roots
-            .iter()
-            .enumerate()
-            .min_by_key(|(_, root)| root.used);
-        let Some((at, _)) = oldest else { return };
-        let root = self.roots.remove(at);
-        tracing::info!("root {}: others were used more recently", root.key.short());
-        self.give_up_held(root.key, None, "others were used more recently");
-        for generation in [root.current, root.next].into_iter().flatten() {
-            self.dismiss(generation, "others were used more recently");
-        }
     }
 }

@@ -31,6 +31,8 @@ pub(super) struct Choice {
     pub(super) stale: Vec<(ZygoteId, String)>,
     /// Why those that were passed over do not stand for this run.
     pub(super) passed: Vec<String>,
+    /// The Z0 is one of them: nothing of this root ever will.
+    pub(super) misfit: Option<String>,
 }
 
 /// `guesses` says how many checkpoints of unknown answer may still be tried for this run.
@@ -57,6 +59,7 @@ pub(super) fn choose(
                 break;
             }
             Err(Mismatch::Stale(why)) => choice.stale.push((id, why)),
+            Err(Mismatch::Other(why)) if z0 == Some(id) => choice.misfit = Some(why),
             Err(Mismatch::Other(why)) => choice.passed.push(why),
         }
         if answer == Answer::Unknown {
@@ -135,6 +138,16 @@ mod tests {
                 (Z0, "input of 1".into())
             ]
         );
+    }
+
+    #[test]
+    fn a_z0_that_does_not_fit_is_told_apart() {
+        let choice = choose(Some(Z0), vec![p0(2, Answer::Accepts, 1)], 1, |id| {
+            Err(Mismatch::Other(format!("not for {}", id.0)))
+        });
+        assert_eq!(choice.zygote, None);
+        assert_eq!(choice.passed, ["not for 2"]);
+        assert_eq!(choice.misfit.as_deref(), Some("not for 1"));
     }
 
     #[test]

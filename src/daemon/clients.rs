@@ -2,12 +2,13 @@
 //! table and nothing else: nothing here waits for it.
 
 use std::collections::BTreeMap;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use crate::error::{Context, Error, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::error::{Error, Result};
 use crate::protocol::{Hello, Request};
 use crate::transport::{Connection, Filled};
 
@@ -154,17 +155,6 @@ fn read(connection: &mut Connection) -> Result<Option<(Request, Vec<OwnedFd>)>> 
     Ok(None)
 }
 
-/// A descriptor that becomes readable when the process ends.
-pub(super) fn end_of(pid: i32) -> Result<OwnedFd> {
-    // SAFETY: pidfd_open takes plain numbers and makes a descriptor, closed on exec.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error()).doing(|| format!("watching process {pid}"));
-    }
-    // SAFETY: the kernel has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) })
-}
-
 /// Ends a conversation for both sides and for everybody who holds a copy of this end: nothing can
 /// be written to it any more.
 pub(super) fn hang_up(connection: &Connection) {
@@ -174,10 +164,17 @@ pub(super) fn hang_up(connection: &Connection) {
     );
 }
 
+/// True if the other side has closed its end, or the conversation was ended: a hang-up is always
+/// reported.
+pub(super) fn has_hung_up(connection: &Connection) -> bool {
+    let mut fds = [PollFd::new(connection.as_fd(), PollFlags::empty())];
+    poll(&mut fds, PollTimeout::ZERO).unwrap_or(0) > 0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::testing::run;
+    use crate::daemon::tests::fakes::run;
     use std::io::Write;
 
     fn clients() -> Clients {

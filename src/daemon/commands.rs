@@ -188,8 +188,12 @@ pub fn status(whose: Whose, json: bool) -> Result<i32> {
     } else {
         let colour = console::colors_enabled();
         for (at, text) in documents.iter().enumerate() {
-            let document: Document =
-                serde_json::from_str(text).map_err(|error| Error::Other(error.to_string()))?;
+            let document: Document = serde_json::from_str(text).map_err(|_| {
+                Error::Other(
+                    "a daemon of another build of pyseidon answered\n\nhint: `pyseidon-daemon restart`"
+                        .into(),
+                )
+            })?;
             if at > 0 {
                 print("\n");
             }

@@ -10,10 +10,12 @@
 //! Time comes in as an argument, so that tests can make it pass.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
+
+use nix::poll::PollFlags;
 
 use super::clients::{ClientId, Clients, Delivery};
 use super::door::Door;
@@ -27,7 +29,7 @@ use super::spawn::Spawn;
 use super::supervisor::{Zygote, ZygoteId};
 use super::watcher::Watch;
 use crate::error::Error;
-use crate::process::Change;
+use crate::process::{Change, Process};
 use crate::protocol::{Hello, Notice, Reply, Request};
 use crate::transport::{Connection, Filled};
 
@@ -100,7 +102,7 @@ pub(super) struct Dispatcher {
     pub(super) zygotes: BTreeMap<ZygoteId, Zygote>,
     pub(super) runs: BTreeMap<u64, Run>,
     /// Processes that run plain pytest in a run's place, as far as they can be watched.
-    pub(super) plains: BTreeMap<u64, OwnedFd>,
+    pub(super) plains: BTreeMap<u64, Process>,
     pub(super) history: History,
     pub(super) last_run: u64,
     pub(super) last_zygote: u64,
@@ -228,8 +230,12 @@ impl Dispatcher {
         outdated
     }
 
-    /// Reads all that a zygote has said.
+    /// Reads all that a zygote has said, and writes what it was not quick enough to read.
     fn hear(&mut self, id: ZygoteId, now: Instant) {
+        if let Some(zygote) = self.zygotes.get_mut(&id) {
+            // If it is gone, what it said before is still to be read.
+            let _ = zygote.control.flush();
+        }
         loop {
             let Some(zygote) = self.zygotes.get_mut(&id) else {
                 return;
@@ -260,6 +266,9 @@ impl Dispatcher {
                 culprit,
                 trace,
             } => self.on_failed(id, reason, culprit, *trace, now),
+            Notice::Building { pid } => self.on_building(id, pid),
+            Notice::Forked { id: run, pid } => self.on_forked(id, run, pid),
+            Notice::Died { id: run, reason } => self.on_died(id, run, reason, now),
             Notice::Entered { id: run, pid } => self.on_entered(run, pid),
             Notice::Refused { id: run, reason } => self.on_refused(id, run, reason, now),
             Notice::Ended(ended) => self.on_ended(id, *ended, now),
@@ -314,7 +323,7 @@ impl Dispatcher {
             self.next_look = now + LOOK_PAUSE;
             self.look_around(now);
         }
-        if self.idle_until().is_some_and(|until| until <= now) && self.closing.is_none() {
+        if self.idle_until().is_some_and(|until| until <= now) {
             tracing::info!("idle for {:?}: going", self.settings.idle_timeout());
             self.close(None, now);
         }
@@ -347,6 +356,7 @@ impl Dispatcher {
 
     fn idle_until(&self) -> Option<Instant> {
         self.quiet_since
+            .filter(|_| self.closing.is_none())
             .map(|since| since + self.settings.idle_timeout())
     }
 
@@ -385,6 +395,13 @@ impl Dispatcher {
             }
         }
         self.release_held();
+        for zygote in self
+            .zygotes
+            .values_mut()
+            .filter(|zygote| zygote.is_starting())
+        {
+            zygote.end("the daemon goes");
+        }
         for connection in self
             .closing
             .iter_mut()
@@ -404,7 +421,13 @@ impl Dispatcher {
             .runs
             .values()
             .any(|run| matches!(run.stage, Stage::Serving { .. }));
-        (self.clients.is_empty() && !handing_over) || now >= closing.since + CLOSING_LIMIT
+        // A builder that cannot be ended yet would go on for ever if it hangs.
+        let building = self
+            .zygotes
+            .values()
+            .any(|zygote| !zygote.is_ready() && zygote.is_stranger());
+        (self.clients.is_empty() && !handing_over && !building)
+            || now >= closing.since + CLOSING_LIMIT
     }
 
     /// Saves what is not saved yet.
@@ -413,23 +436,27 @@ impl Dispatcher {
     }
 
     /// All that the loop has to listen to.
-    pub(super) fn sources(&self) -> impl Iterator<Item = (Source, BorrowedFd<'_>)> {
+    pub(super) fn sources(&self) -> impl Iterator<Item = (Source, BorrowedFd<'_>, PollFlags)> {
         let clients = self
             .clients
             .sockets()
-            .map(|(id, fd)| (Source::Client(id), fd));
+            .map(|(id, fd)| (Source::Client(id), fd, PollFlags::POLLIN));
         let held = self.runs.iter().filter_map(|(id, run)| match &run.stage {
-            Stage::Held { parcel, .. } => Some((Source::Held(*id), parcel.client.as_fd())),
+            // A hang-up is always reported.
+            Stage::Held { parcel, .. } => {
+                Some((Source::Held(*id), parcel.client.as_fd(), PollFlags::empty()))
+            }
             _ => None,
         });
-        let zygotes = self
-            .zygotes
-            .iter()
-            .map(|(id, zygote)| (Source::Zygote(*id), zygote.control.as_fd()));
+        let zygotes = self.zygotes.iter().map(|(id, zygote)| {
+            let mut flags = PollFlags::POLLIN;
+            flags.set(PollFlags::POLLOUT, zygote.control.has_output());
+            (Source::Zygote(*id), zygote.control.as_fd(), flags)
+        });
         let plains = self
             .plains
             .iter()
-            .map(|(id, fd)| (Source::Plain(*id), fd.as_fd()));
+            .map(|(id, process)| (Source::Plain(*id), process.as_fd(), PollFlags::POLLIN));
         clients.chain(held).chain(zygotes).chain(plains)
     }
 

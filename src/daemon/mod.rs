@@ -10,20 +10,22 @@
 //! ```
 //!
 //! - this file: becoming a daemon, and the loop
-//! - [`dispatcher`]: owns every table; its parts are [`runs`], [`builds`] and [`outcomes`]
+//! - [`dispatcher`]: owns every table; its parts are [`runs`] and [`answers`], [`roots`],
+//!   [`builds`] and [`outcomes`]
 //! - [`clients`]: connections without a request · [`parcel`]: a run on its way
 //! - [`door`]: lock, socket, note
 //! - [`supervisor`]: one zygote · [`root`]: generations of them · [`spawn`]: starting a Z0
 //! - [`choose`]: which checkpoint for a run · [`shape`]: what decides it
 //! - [`watcher`]: hints that something changed · [`settings`] · [`learned`]: what persists
-//! - [`history`], [`status`], [`log`], [`commands`]: what people see
+//! - [`history`], [`status`], [`log`], [`commands`], [`cli`]: what people see
+//! - `elsewhere`: stands in for this file on other systems than Linux
 //!
 //! It never forks Python and holds no descriptor of a client once its run has begun.
 
-#[cfg(test)]
-mod bench;
+mod answers;
 mod builds;
 mod choose;
+mod cli;
 mod clients;
 pub mod commands;
 mod dispatcher;
@@ -34,6 +36,7 @@ mod log;
 mod outcomes;
 mod parcel;
 mod root;
+mod roots;
 mod runs;
 mod settings;
 mod shape;
@@ -41,10 +44,10 @@ mod spawn;
 mod status;
 mod supervisor;
 #[cfg(test)]
-mod testing;
-#[cfg(test)]
 mod tests;
 mod watcher;
+
+pub use cli::main;
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
@@ -286,18 +289,15 @@ impl Server {
         {
             listen(door.as_fd(), Listened::Door, PollFlags::POLLIN);
         }
-        for (source, fd) in self.dispatcher.sources() {
-            let flags = match source {
-                // A hang-up is always reported.
-                Source::Held(_) => PollFlags::empty(),
-                _ => PollFlags::POLLIN,
-            };
+        for (source, fd, flags) in self.dispatcher.sources() {
             listen(fd, Listened::Source(source), flags);
         }
         match poll(&mut fds, patience) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(error) => {
                 tracing::error!("waiting for events: {error}");
+                // The next time may fail as well.
+                std::thread::sleep(DEAF_TIME);
                 return vec![Event::Quit(0)];
             }
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::builds::{CHANGE_PATIENCE, CHANGE_PAUSE, GROW_PATIENCE, GROW_PAUSE, RETRY};
 use super::dispatcher::Dispatcher;
 use super::root::{FIRST_BACKOFF, Generation, LAST_BACKOFF, Root, Want};
-use super::shape::{RootKey, Shape};
+use super::shape::{RootKey, Shape, caller};
 use super::supervisor::{Failure, Level, Zygote, ZygoteId};
 use crate::error::Error;
 use crate::protocol::{Before, Parked};
@@ -19,26 +19,29 @@ const PREPARED: usize = 4;
 impl Dispatcher {
     pub(super) fn on_parked(&mut self, id: ZygoteId, parked: Parked, now: Instant) {
         self.watches_outdated = true;
+        self.on_building(id, parked.pid);
         let Some(zygote) = self.zygotes.get(&id).filter(|zygote| zygote.is_starting()) else {
             return;
         };
         let (key, level) = (zygote.root, zygote.level.clone());
         if let Some(what) = parked.unsettled {
-            return self.on_unsettled(id, &what, now);
+            let why = format!("{what} changed while it was read");
+            return self.on_unsettled(id, &why, now);
         }
         let parent = match &level {
             Level::Z0 => None,
             Level::P0(_) => self
                 .root(key)
                 .and_then(|root| root.generation_of(id))
-                .map(|generation| generation.z0)
-                .and_then(|z0| self.zygotes.get(&z0))
-                .map(|z0| z0.trace.clone()),
+                .map(|generation| generation.z0),
         };
+        let parent_trace = parent
+            .and_then(|z0| self.zygotes.get(&z0))
+            .map(|z0| z0.trace.clone());
         let Some(zygote) = self.zygotes.get_mut(&id) else {
             return;
         };
-        zygote.park(parked, parent.as_ref());
+        zygote.park(parked, parent_trace.as_ref());
         tracing::info!(
             "root {}: {} {} is ready in {:.2} s: {}",
             key.short(),
@@ -48,8 +51,20 @@ impl Dispatcher {
             zygote.holds
         );
         match level {
-            Level::Z0 => self.on_z0_ready(key, now),
+            Level::Z0 => self.on_z0_ready(key, id, now),
             Level::P0(_) => {
+                // An edit while it was built may have hit what the Z0 had read long before.
+                for checked in parent.into_iter().chain([id]) {
+                    let found = self.zygotes.get_mut(&checked).map(|z| z.trace.check_disk());
+                    let Some(Err(Mismatch::Stale(why) | Mismatch::Other(why))) = found else {
+                        continue;
+                    };
+                    return if checked == id {
+                        self.on_unsettled(id, &why, now)
+                    } else {
+                        self.on_stale(checked, &why, now)
+                    };
+                }
                 if let Some(root) = self.root(key) {
                     root.backoff = FIRST_BACKOFF;
                 }
@@ -59,8 +74,22 @@ impl Dispatcher {
         }
     }
 
-    fn on_z0_ready(&mut self, key: RootKey, now: Instant) {
-        let Some(root) = self.root(key) else { return };
+    pub(super) fn on_building(&mut self, id: ZygoteId, pid: i32) {
+        if let Some(zygote) = self.zygotes.get_mut(&id) {
+            zygote.introduce(pid);
+        }
+    }
+
+    fn on_z0_ready(&mut self, key: RootKey, id: ZygoteId, now: Instant) {
+        let root = self.roots.iter_mut().find(|root| root.key == key);
+        let Some((root, z0)) = root.zip(self.zygotes.get(&id)) else {
+            return;
+        };
+        // Runs that came before it was known what this Z0 looks at.
+        root.shapes.retain(|_, record| {
+            let run = caller(&record.run, record.tty);
+            z0.trace.check_caller(run).is_ok()
+        });
         root.backoff = FIRST_BACKOFF;
         root.failure = None;
         root.builds += 1;
@@ -72,10 +101,11 @@ impl Dispatcher {
             if let Some(shape) = root.map(|root| Shape::of(&root.template)) {
                 self.want_growth(key, &shape, now);
             }
-        } else if let Some(shape) = root.most_used_shape() {
-            self.grow(key, &shape, now);
         } else {
-            self.take_over(key);
+            let shape = root.most_used_shape();
+            if !shape.is_some_and(|shape| self.grow(key, &shape, now)) {
+                self.take_over(key);
+            }
         }
     }
 
@@ -102,7 +132,7 @@ impl Dispatcher {
         self.watches_outdated = true;
         for id in generation.members() {
             if let Some(zygote) = self.zygotes.get_mut(&id) {
-                zygote.leave(why);
+                zygote.end(why);
             }
         }
     }
@@ -133,7 +163,7 @@ impl Dispatcher {
         let Some(zygote) = self.zygotes.get_mut(&id) else {
             return;
         };
-        zygote.leave(why);
+        zygote.end(why);
         let (key, level, served) = (zygote.root, zygote.level.clone(), zygote.served);
         self.unlist_prepared(key, id);
         let Level::P0(shape) = level else { return };
@@ -153,25 +183,24 @@ impl Dispatcher {
     }
 
     /// An input changed while it was read: what was read cannot be said.
-    fn on_unsettled(&mut self, id: ZygoteId, what: &str, now: Instant) {
+    fn on_unsettled(&mut self, id: ZygoteId, why: &str, now: Instant) {
         let Some(zygote) = self.zygotes.get_mut(&id) else {
             return;
         };
         zygote.leave("an input changed while it was read");
         let (key, level) = (zygote.root, zygote.level.clone());
-        let why = format!("{what} changed while it was read");
         tracing::info!("root {}: {why}", key.short());
         let gives_up = self
             .root(key)
             .is_some_and(|root| root.backoff == LAST_BACKOFF);
         if gives_up {
             // It changes all the time: builds would go on for ever.
-            let failure = Failure::blind(why, now);
+            let failure = Failure::blind(why.to_owned(), now);
             return self.note_failure(id, key, level, failure, None, now);
         }
         let Some(root) = self.root(key) else { return };
         let delay = root.lengthen_backoff();
-        let want = Want::new(&why, now, CHANGE_PAUSE, CHANGE_PATIENCE).after(delay);
+        let want = Want::new(why, now, CHANGE_PAUSE, CHANGE_PATIENCE).after(delay);
         match level {
             Level::Z0 => {
                 root.next = None;
@@ -179,7 +208,7 @@ impl Dispatcher {
                     Some(_) => root.no_rotation_before = now + RETRY,
                     None => root.build = Some(want),
                 }
-                self.give_up_held(key, None, &why);
+                self.give_up_held(key, None, why);
             }
             Level::P0(shape) => {
                 if let Some(record) = root.shapes.get_mut(&shape) {
@@ -271,12 +300,14 @@ impl Dispatcher {
         }
     }
 
-    /// A zygote's channel ended, or it talks nonsense.
+    /// A zygote's channel ended, or it talks nonsense, or not at all. It is of no use any more.
     pub(super) fn on_lost(&mut self, id: ZygoteId, error: &Error, now: Instant) {
         let Some(zygote) = self.zygotes.remove(&id) else {
             return;
         };
         self.watches_outdated = true;
+        // It may be alive: stopped, or without the descriptors it had.
+        zygote.kill();
         let (key, level) = (zygote.root, zygote.level.clone());
         self.forget_runs_of(id);
         if zygote.is_starting() {

@@ -1,13 +1,9 @@
-//! A run on its way: what it takes to hand it over, and the worker that took it.
+//! A run on its way: what it takes to hand it over.
 
 use std::io::IsTerminal;
 use std::os::fd::{AsFd, OwnedFd};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
-use super::clients::end_of;
 use crate::error::Result;
-use crate::process::kill_group;
 use crate::protocol::{Order, Run};
 use crate::transport::Connection;
 
@@ -24,7 +20,7 @@ pub(super) struct Parcel {
 
 impl Parcel {
     /// Orders a zygote to serve the run. Gives everything back, to be kept until the answer.
-    pub(super) fn send(self, id: u64, zygote: &Connection) -> (Self, Result<()>) {
+    pub(super) fn send(self, id: u64, zygote: &mut Connection) -> (Self, Result<()>) {
         let Self {
             client,
             fds,
@@ -37,7 +33,7 @@ impl Parcel {
         let sent = {
             let own = fds.iter().map(AsFd::as_fd);
             let all: Vec<_> = std::iter::once(client.as_fd()).chain(own).collect();
-            zygote.send(&order, &all)
+            zygote.post(&order, &all)
         };
         let Order::Serve { run, .. } = order else {
             unreachable!("made above")
@@ -59,28 +55,5 @@ impl Parcel {
             at.and_then(|at| self.fds.get(at + 1))
                 .is_some_and(IsTerminal::is_terminal)
         })
-    }
-}
-
-/// A worker that has entered pytest; it leads a process group.
-#[derive(Debug)]
-pub(super) struct Worker {
-    pid: i32,
-    /// Readable once it has ended: as long as it is not, the number means this process.
-    end: OwnedFd,
-}
-
-impl Worker {
-    pub(super) fn of(pid: i32) -> Option<Self> {
-        let end = end_of(pid).ok()?;
-        Some(Self { pid, end })
-    }
-
-    /// Ends its group, as the zygote does when a client is gone.
-    pub(super) fn kill(&self) {
-        let mut fds = [PollFd::new(self.end.as_fd(), PollFlags::POLLIN)];
-        if self.pid > 1 && poll(&mut fds, PollTimeout::ZERO) == Ok(0) {
-            kill_group(self.pid);
-        }
     }
 }

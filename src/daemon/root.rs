@@ -86,8 +86,10 @@ impl Generation {
 /// What is known of the runs of one shape.
 #[derive(Debug)]
 pub(super) struct ShapeRecord {
-    /// The latest of them.
+    /// The latest of them that the Z0 stood for, if there was one.
     pub(super) run: Box<Run>,
+    /// Whether its standard descriptors were terminals.
+    pub(super) tty: [bool; 3],
     pub(super) uses: u32,
     /// The number of the latest.
     pub(super) last: u64,
@@ -102,7 +104,7 @@ pub(super) struct ShapeRecord {
 #[derive(Debug)]
 pub(super) struct Root {
     pub(super) key: RootKey,
-    /// The latest run: a Z0 starts as it did.
+    /// The latest run that the Z0 stood for, or that found no Z0: the next one starts as it did.
     pub(super) template: Box<Run>,
     pub(super) current: Option<Generation>,
     pub(super) next: Option<Generation>,
@@ -117,8 +119,11 @@ pub(super) struct Root {
     pub(super) used: u64,
     /// A replacement that failed is not tried again before.
     pub(super) no_rotation_before: Instant,
-    /// Z0s that were built, for `status`.
+    /// Z0s that were built.
     pub(super) builds: u32,
+    pub(super) born: Instant,
+    /// Some run was served by what was built here.
+    pub(super) has_served: bool,
 }
 
 /// An input that changes while it is read is being written at this moment; a second later it
@@ -141,7 +146,14 @@ impl Root {
             used: 0,
             no_rotation_before: now,
             builds: 0,
+            born: now,
+            has_served: false,
         }
+    }
+
+    /// Something was built here and has been of no use to anybody so far.
+    pub(super) fn is_barren(&self) -> bool {
+        self.builds > 0 && !self.has_served
     }
 
     pub(super) fn generations(&self) -> impl Iterator<Item = &Generation> {
@@ -156,7 +168,7 @@ impl Root {
     }
 
     /// Remembers a run: the next checkpoints are built as it was started.
-    pub(super) fn remember(&mut self, shape: &Shape, run: &Run, number: u64) {
+    pub(super) fn remember(&mut self, shape: &Shape, run: &Run, tty: [bool; 3], number: u64) {
         self.used = number;
         *self.template = run.clone();
         let record = self
@@ -164,6 +176,7 @@ impl Root {
             .entry(shape.clone())
             .or_insert_with(|| ShapeRecord {
                 run: self.template.clone(),
+                tty,
                 uses: 0,
                 last: 0,
                 grow: None,
@@ -172,6 +185,7 @@ impl Root {
                 before: None,
             });
         record.run = self.template.clone();
+        record.tty = tty;
         record.uses += 1;
         record.last = number;
         while self.shapes.len() > SHAPES {
@@ -227,7 +241,7 @@ impl Root {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::testing::run;
+    use crate::daemon::tests::fakes::run;
 
     const MS: Duration = Duration::from_millis(1);
 
@@ -257,7 +271,7 @@ mod tests {
         for number in 0..20u64 {
             let mut run = run();
             run.cwd = format!("/{}", if number % 2 == 0 { 0 } else { number }).into_bytes();
-            root.remember(&Shape::of(&run), &run, number);
+            root.remember(&Shape::of(&run), &run, [false; 3], number);
         }
         assert_eq!(root.shapes.len(), SHAPES);
         let most = root.most_used_shape().unwrap();

@@ -13,20 +13,18 @@
 //! another checkpoint; from then on it holds none.
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::choose::{Answer, Candidate, choose};
-use super::clients::{end_of, hang_up};
+use super::choose::{Candidate, choose};
 use super::dispatcher::{Dispatcher, wall_clock};
 use super::history::Record;
-use super::parcel::{Parcel, Worker};
-use super::root::Root;
-use super::shape::{RootKey, Shape, shown_argv};
+use super::parcel::Parcel;
+use super::shape::{RootKey, Shape, caller, shown_argv};
 use super::supervisor::{Level, ZygoteId};
 use crate::error::Error;
-use crate::protocol::{self, Ended, Reply};
-use crate::trace::{Caller, path_of};
+use crate::process::Process;
+use crate::protocol::{self, Reply};
+use crate::trace::path_of;
 use crate::transport::Connection;
 
 /// A Z0 that is being built serves sooner than plain pytest would start, unless the machine is
@@ -50,6 +48,8 @@ pub(super) enum Stage {
         zygote: ZygoteId,
         since: Instant,
         parcel: Parcel,
+        /// Once it is forked.
+        worker: Option<Worker>,
     },
     Running {
         zygote: ZygoteId,
@@ -57,20 +57,41 @@ pub(super) enum Stage {
     },
 }
 
+/// The process that serves a run; it leads a process group.
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) pid: i32,
+    process: Process,
+}
+
+impl Worker {
+    pub(super) fn of(pid: i32) -> Option<Self> {
+        let process = Process::of(pid).ok()?;
+        Some(Self { pid, process })
+    }
+
+    /// Ends it and its group, as the zygote does when a client is gone.
+    pub(super) fn kill(&self) {
+        self.process.kill(self.pid);
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Run {
-    about: About,
+    pub(super) about: About,
     pub(super) stage: Stage,
 }
 
 #[derive(Debug)]
-struct About {
+pub(super) struct About {
     root: RootKey,
-    shape: Shape,
-    received: Instant,
-    guesses: usize,
-    /// Checkpoints that refused it.
-    tried: Vec<ZygoteId>,
+    pub(super) shape: Shape,
+    /// Whether its standard descriptors are terminals.
+    tty: [bool; 3],
+    pub(super) received: Instant,
+    pub(super) guesses: usize,
+    /// Checkpoints that refused it, or did not get it to pytest.
+    pub(super) tried: Vec<ZygoteId>,
 }
 
 impl Dispatcher {
@@ -85,8 +106,6 @@ impl Dispatcher {
     ) {
         self.last_run += 1;
         let id = self.last_run;
-        let key = RootKey::of(&run);
-        let shape = Shape::of(&run);
         self.history.add(Record {
             id,
             argv: shown_argv(&run.argv),
@@ -100,25 +119,24 @@ impl Dispatcher {
             exit: None,
             parts: None,
         });
-        if self.root(key).is_none() {
-            self.make_room_for_a_root();
-            self.roots.push(Root::new(key, run.clone(), now));
-        }
-        let root = self.root(key).expect("made above");
-        root.remember(&shape, &run, id);
         let parcel = Parcel {
             client,
             fds,
             run,
             pid,
         };
+        let tty = parcel.terminals();
         let about = About {
-            root: key,
-            shape,
+            root: self.root_for(&parcel.run, tty, now),
+            shape: Shape::of(&parcel.run),
+            tty,
             received: now,
             guesses: GUESSES,
             tried: Vec::new(),
         };
+        if let Some(root) = self.root(about.root) {
+            root.used = id;
+        }
         if self.settings.enabled() {
             self.place(id, about, parcel, now);
         } else {
@@ -127,34 +145,42 @@ impl Dispatcher {
     }
 
     /// Hands a run to the best checkpoint there is, holds it, or has it run plainly.
-    fn place(&mut self, id: u64, about: About, mut parcel: Parcel, now: Instant) {
+    pub(super) fn place(&mut self, id: u64, mut about: About, mut parcel: Parcel, now: Instant) {
         loop {
             let choice = self.choose_for(&about, &parcel);
             for (zygote, why) in choice.stale {
                 self.on_stale(zygote, &why, now);
             }
-            let Some(zygote) = choice.zygote else { break };
-            match self.serve(id, zygote, parcel) {
-                Ok(kept) => {
-                    let passed = choice.passed.join("; ");
-                    self.note_serving(id, zygote, &about.shape, passed);
-                    self.note_use(zygote, &about.shape, now);
-                    let stage = Stage::Serving {
-                        zygote,
-                        since: now,
-                        parcel: kept,
-                    };
-                    self.runs.insert(id, Run { about, stage });
-                    return;
+            let Some(zygote) = choice.zygote else {
+                let Some(why) = choice.misfit else { break };
+                match self.root_instead(about.root, &parcel.run, about.tty, now) {
+                    Some(root) => about.root = root,
+                    None => return self.run_plainly(id, parcel, None, &why),
                 }
-                Err(kept) => {
-                    parcel = kept;
-                    // Nothing was started: it cannot have read an order that was not sent whole.
-                    self.on_lost(zygote, &Error::Closed, now);
-                }
+                self.note_why(id, &why);
+                continue;
+            };
+            self.remember(id, &about, &parcel);
+            let (kept, taken) = self.serve(id, zygote, parcel);
+            if taken {
+                let passed = choice.passed.join("; ");
+                self.note_serving(id, zygote, &about.shape, passed);
+                self.note_use(zygote, &about.shape, now);
+                let stage = Stage::Serving {
+                    zygote,
+                    since: now,
+                    parcel: kept,
+                    worker: None,
+                };
+                self.runs.insert(id, Run { about, stage });
+                return;
             }
+            parcel = kept;
+            // Nothing was started: it cannot have read an order that was not sent whole.
+            self.on_lost(zygote, &Error::Closed, now);
         }
-        if self.is_building(about.root) {
+        // Who is placed again while the daemon goes shall not wait for what will not be ready.
+        if self.is_building(about.root) && !self.is_closing() {
             let until = about.received + HOLD_LIMIT;
             if now < until {
                 self.note_why(id, "waited for the checkpoint that was being built");
@@ -163,8 +189,21 @@ impl Dispatcher {
                 return;
             }
         }
+        let is_first = self
+            .root(about.root)
+            .is_some_and(|root| root.generations().next().is_none());
+        if is_first {
+            self.remember(id, &about, &parcel);
+        }
         let why = self.want_root(about.root, now);
         self.run_plainly(id, parcel, None, &why);
+    }
+
+    /// Its root stands for this run, or is to be built for it.
+    fn remember(&mut self, id: u64, about: &About, parcel: &Parcel) {
+        if let Some(root) = self.root(about.root) {
+            root.remember(&about.shape, &parcel.run, about.tty, id);
+        }
     }
 
     fn choose_for(&mut self, run: &About, parcel: &Parcel) -> super::choose::Choice {
@@ -193,12 +232,7 @@ impl Dispatcher {
         let z0 = Some(generation.z0)
             .filter(offered)
             .filter(|id| zygotes.get(id).is_some_and(|zygote| zygote.is_ready()));
-        let caller = Caller {
-            env: &parcel.run.env,
-            cwd: &parcel.run.cwd,
-            argv: &parcel.run.argv,
-            tty: parcel.terminals(),
-        };
+        let caller = caller(&parcel.run, run.tty);
         choose(z0, prepared, run.guesses, |id| {
             let trace = &mut zygotes.get_mut(&id).expect("a candidate").trace;
             trace.check_caller(caller)?;
@@ -206,22 +240,17 @@ impl Dispatcher {
         })
     }
 
-    /// Sends the order. Gives the parcel back either way.
-    fn serve(&mut self, id: u64, zygote: ZygoteId, parcel: Parcel) -> Result<Parcel, Parcel> {
+    /// Sends the order. Gives the parcel back, and whether it was taken.
+    fn serve(&mut self, id: u64, zygote: ZygoteId, parcel: Parcel) -> (Parcel, bool) {
         let Some(zygote) = self.zygotes.get_mut(&zygote) else {
-            return Err(parcel);
+            return (parcel, false);
         };
-        let (parcel, sent) = parcel.send(id, &zygote.control);
-        match sent {
-            Ok(()) => {
-                zygote.take_run(id);
-                Ok(parcel)
-            }
-            Err(error) => {
-                tracing::warn!("{} does not take run {id}: {error}", zygote.name());
-                Err(parcel)
-            }
+        let (parcel, sent) = parcel.send(id, &mut zygote.control);
+        match &sent {
+            Ok(()) => zygote.take_run(id),
+            Err(error) => tracing::warn!("{} does not take run {id}: {error}", zygote.name()),
         }
+        (parcel, sent.is_ok())
     }
 
     fn note_serving(&mut self, id: u64, zygote: ZygoteId, shape: &Shape, passed: String) {
@@ -241,15 +270,22 @@ impl Dispatcher {
         }
     }
 
-    fn note_why(&mut self, id: u64, why: &str) {
+    pub(super) fn note_why(&mut self, id: u64, why: &str) {
         if let Some(record) = self.history.get(id) {
             record.why = Some(why.to_owned());
         }
     }
 
     /// Answers that the client is to run plain pytest itself, and watches that it does.
-    fn run_plainly(&mut self, id: u64, parcel: Parcel, reason: Option<String>, why: &str) {
-        let watched = end_of(parcel.pid);
+    pub(super) fn run_plainly(
+        &mut self,
+        id: u64,
+        parcel: Parcel,
+        reason: Option<String>,
+        why: &str,
+    ) {
+        // Opened before it is asked whether the client is there: so it is the client's.
+        let watched = Process::of(parcel.pid);
         if let Some(record) = self.history.get(id) {
             record.checkpoint = None;
             record.why = Some(why.to_owned());
@@ -259,8 +295,8 @@ impl Dispatcher {
             return;
         }
         match watched {
-            Ok(fd) => {
-                self.plains.insert(id, fd);
+            Ok(process) => {
+                self.plains.insert(id, process);
             }
             Err(error) => tracing::debug!("{error}"),
         }
@@ -281,125 +317,6 @@ impl Dispatcher {
         ) {
             self.runs.remove(&id);
             self.note_why(id, "its client went away");
-        }
-    }
-
-    pub(super) fn on_entered(&mut self, id: u64, pid: i32) {
-        let Some(run) = self.runs.get_mut(&id) else {
-            return;
-        };
-        let Stage::Serving { zygote, .. } = run.stage else {
-            return;
-        };
-        // This drops every descriptor of the client.
-        run.stage = Stage::Running {
-            zygote,
-            worker: Worker::of(pid),
-        };
-        let shape = run.about.shape.clone();
-        if let Some(zygote) = self.zygotes.get_mut(&zygote) {
-            zygote.was_entered(id, shape);
-        }
-        if let Some(record) = self.history.get(id) {
-            record.pid = Some(pid);
-        }
-    }
-
-    pub(super) fn on_refused(&mut self, by: ZygoteId, id: u64, reason: String, now: Instant) {
-        let (mut about, parcel) = match self.runs.remove(&id) {
-            Some(Run {
-                about,
-                stage: Stage::Serving { zygote, parcel, .. },
-            }) if zygote == by => (about, parcel),
-            Some(other) => {
-                self.runs.insert(id, other);
-                return;
-            }
-            None => return,
-        };
-        tracing::info!("run {id} was refused: {reason}");
-        about.tried.push(by);
-        self.note_why(id, &reason);
-        let Some(zygote) = self.zygotes.get_mut(&by) else {
-            return self.place(id, about, parcel, now);
-        };
-        zygote.runs.remove(&id);
-        if zygote.level == Level::Z0 {
-            // It stands for every run of its root: what it refuses cannot be served warm.
-            return self.run_plainly(id, parcel, Some(reason.clone()), &reason);
-        }
-        if zygote.answer(&about.shape) == Answer::Unknown {
-            about.guesses = about.guesses.saturating_sub(1);
-        }
-        zygote.note(about.shape.clone(), Answer::Refuses);
-        if zygote.accepts_nothing() {
-            self.discard_prepared(by, &reason);
-        }
-        self.place(id, about, parcel, now);
-    }
-
-    pub(super) fn on_ended(&mut self, by: ZygoteId, ended: Ended, now: Instant) {
-        if let Some(zygote) = self.zygotes.get_mut(&by) {
-            zygote.runs.remove(&ended.id);
-            let key = zygote.root;
-            if let Some(root) = self.root(key) {
-                root.deaths = 0;
-            }
-        }
-        let Some(run) = self.runs.remove(&ended.id) else {
-            return;
-        };
-        if let Some(record) = self.history.get(ended.id) {
-            record.seconds = Some(
-                now.saturating_duration_since(run.about.received)
-                    .as_secs_f64(),
-            );
-            record.status = Some(ended.status);
-            record.exit = Some(ended.exit);
-            record.parts = Some(ended.seconds);
-            let (argv, cwd) = (record.argv.clone(), record.cwd.clone());
-            if !ended.imports.is_empty() {
-                self.learned
-                    .record(&argv, Path::new(&cwd), ended.imports, now);
-            }
-        }
-    }
-
-    /// A zygote is gone, and with it what is known of its runs.
-    pub(super) fn forget_runs_of(&mut self, zygote: ZygoteId) {
-        let concerned: Vec<u64> = self
-            .runs
-            .iter()
-            .filter(|(_, run)| match run.stage {
-                Stage::Serving { zygote: z, .. } | Stage::Running { zygote: z, .. } => z == zygote,
-                Stage::Held { .. } => false,
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        for id in concerned {
-            let Some(run) = self.runs.remove(&id) else {
-                continue;
-            };
-            self.note_why(id, "its zygote died");
-            match run.stage {
-                Stage::Serving { parcel, .. } => {
-                    // Its worker may be about to enter pytest. Either it has said so, and the
-                    // client reads that first; or it can no longer say so and goes no further,
-                    // and the client reads the end and runs plain pytest. An answer of ours could
-                    // cross with the worker's, and the tests would run twice.
-                    hang_up(&parcel.client);
-                    if let Ok(fd) = end_of(parcel.pid) {
-                        self.plains.insert(id, fd);
-                    }
-                }
-                // Its client has read the end and has gone: nobody waits for it any more.
-                Stage::Running { worker, .. } => {
-                    if let Some(worker) = worker {
-                        worker.kill();
-                    }
-                }
-                Stage::Held { .. } => {}
-            }
         }
     }
 

@@ -4,12 +4,18 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
 use crate::protocol::Run;
-use crate::trace::entries;
+use crate::trace::{Caller, entries};
 
 /// Digest of all that a worker cannot change any more once its interpreter runs. Runs with
-/// unequal keys need another Z0.
+/// unequal digests need another Z0.
+///
+/// Runs with equal ones may still need another, if start-up code in the environment looks at more
+/// than that: then the roots are told apart by a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct RootKey([u8; 32]);
+pub(super) struct RootKey {
+    digest: [u8; 32],
+    variant: u32,
+}
 
 /// Read by the interpreter, the loader or the C library before or while it starts.
 const ROOT_PREFIXES: [&[u8]; 5] = [b"PYTHON", b"LD_", b"MALLOC_", b"GLIBC_", b"LC_"];
@@ -46,12 +52,34 @@ impl RootKey {
             field(b"cwd");
             field(&run.cwd);
         }
-        Self(*hasher.finalize().as_bytes())
+        Self {
+            digest: *hasher.finalize().as_bytes(),
+            variant: 0,
+        }
+    }
+
+    /// For runs of the same digest that this root's Z0 does not stand for.
+    pub(super) fn sibling(self) -> Self {
+        Self {
+            variant: self.variant + 1,
+            ..self
+        }
+    }
+
+    pub(super) fn is_sibling_of(self, other: Self) -> bool {
+        self.digest == other.digest
     }
 
     /// Enough to tell the few roots of one daemon apart.
     pub(super) fn short(&self) -> String {
-        self.0[..4].iter().map(|b| format!("{b:02x}")).collect()
+        let mut text: String = self.digest[..4]
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        if self.variant > 0 {
+            text.push_str(&format!("-{}", self.variant));
+        }
+        text
     }
 }
 
@@ -66,6 +94,16 @@ fn has_relative_entry(path: &[u8]) -> bool {
         && path
             .split(|b| *b == b':')
             .any(|entry| !entry.starts_with(b"/"))
+}
+
+/// The caller's side of a run, as a trace compares it.
+pub(super) fn caller(run: &Run, tty: [bool; 3]) -> Caller<'_> {
+    Caller {
+        env: &run.env,
+        cwd: &run.cwd,
+        argv: &run.argv,
+        tty,
+    }
 }
 
 /// The hash seed is drawn anew by each interpreter unless the user fixed it.
@@ -169,7 +207,7 @@ pub(super) fn shown_argv(argv: &[Vec<u8>]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::testing::run;
+    use crate::daemon::tests::fakes::run;
 
     fn with_argv(argv: &[&str]) -> Shape {
         let mut run = run();

@@ -177,7 +177,7 @@ unsafe impl Sync for Texts {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::testing::run;
+    use crate::daemon::tests::fakes::run;
     use std::os::unix::fs::FileExt;
 
     #[test]

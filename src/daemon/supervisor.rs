@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 
 use super::choose::Answer;
 use super::shape::{RootKey, Shape};
+use crate::process::Process;
 use crate::protocol::Parked;
 use crate::trace::Trace;
 use crate::transport::Connection;
@@ -62,8 +63,12 @@ pub(super) struct Zygote {
     /// What it wrote to its standard output and error.
     output: File,
     pub(super) started: Instant,
-    /// The process group of a Z0: all that is known of it until it parks.
+    /// Whom to end if it hangs. Of a Z0 that has not spoken yet: what was started, whose child it
+    /// will be. Of a P0: nobody.
+    process: Option<Process>,
+    /// The process group that is its own: nobody's worker is in it.
     group: Option<i32>,
+    /// What it says itself.
     pub(super) pid: Option<i32>,
     pub(super) trace: Trace,
     watched: BTreeSet<PathBuf>,
@@ -127,6 +132,7 @@ impl Zygote {
             control,
             output,
             started: now,
+            process: group.and_then(|pid| Process::of(pid).ok()),
             group,
             pid: None,
             trace: Trace::default(),
@@ -141,9 +147,21 @@ impl Zygote {
         }
     }
 
+    /// It has said which process it is.
+    pub(super) fn introduce(&mut self, pid: i32) {
+        if self.pid == Some(pid) {
+            return;
+        }
+        self.pid = Some(pid);
+        self.process = Process::of(pid).ok();
+        self.group.get_or_insert(pid);
+        if matches!(self.state, State::Leaving(_)) && self.runs.is_empty() {
+            self.kill();
+        }
+    }
+
     /// Starting → Ready. `parent` is the trace of the zygote it was forked from.
     pub(super) fn park(&mut self, parked: Parked, parent: Option<&Trace>) {
-        self.pid = Some(parked.pid);
         self.holds = parked.holds;
         self.shallow = parked.shallow;
         self.build_seconds = parked.seconds;
@@ -163,6 +181,21 @@ impl Zygote {
         self.state = State::Leaving(why.to_owned());
     }
 
+    /// Any → Leaving, and no more building: it would go on until it is to park.
+    pub(super) fn end(&mut self, why: &str) {
+        if self.is_starting() {
+            self.kill();
+        }
+        self.leave(why);
+    }
+
+    /// Ends the process if it is known. Its sockets close with it, so its clients learn of it.
+    pub(super) fn kill(&self) {
+        if let Some(process) = &self.process {
+            process.kill(self.group.unwrap_or_default());
+        }
+    }
+
     pub(super) fn is_ready(&self) -> bool {
         matches!(self.state, State::Ready)
     }
@@ -173,7 +206,12 @@ impl Zygote {
 
     /// Nothing keeps it any more: its channel may be dropped.
     pub(super) fn is_spent(&self) -> bool {
-        matches!(self.state, State::Leaving(_)) && self.runs.is_empty()
+        matches!(self.state, State::Leaving(_)) && self.runs.is_empty() && !self.is_stranger()
+    }
+
+    /// Is building and could not be ended: it has not said yet which process it is.
+    pub(super) fn is_stranger(&self) -> bool {
+        self.process.is_none() && self.pid.is_none()
     }
 
     pub(super) fn failure(&self, reason: String, trace: Trace, now: Instant) -> Failure {
@@ -225,12 +263,6 @@ impl Zygote {
         }
     }
 
-    /// The group to end when it hangs while starting. Only a Z0 has one of its own, and it has no
-    /// workers before it parks.
-    pub(super) fn hung_group(&self) -> Option<i32> {
-        self.group.filter(|_| self.is_starting())
-    }
-
     pub(super) fn name(&self) -> &'static str {
         match self.level {
             Level::Z0 => "Z0",
@@ -242,8 +274,9 @@ impl Zygote {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::daemon::testing::{memory_file, parked, run};
+    use crate::daemon::tests::fakes::{NOBODY, memory_file, parked, run};
     use std::io::Write;
+    use std::os::unix::process::CommandExt;
 
     fn zygote(level: Level) -> (Zygote, Connection) {
         let (ours, theirs) = Connection::pair().unwrap();
@@ -253,7 +286,7 @@ mod tests {
             level,
             ours,
             memory_file(),
-            Some(77),
+            None,
             Instant::now(),
         );
         (zygote, theirs)
@@ -263,10 +296,8 @@ mod tests {
     fn it_is_ready_only_between_parking_and_leaving() {
         let (mut z, _theirs) = zygote(Level::Z0);
         assert!(z.is_starting() && !z.is_ready());
-        assert_eq!(z.hung_group(), Some(77));
         z.park(parked(9), None);
-        assert!(z.is_ready() && z.pid == Some(9));
-        assert_eq!(z.hung_group(), None);
+        assert!(z.is_ready());
         z.leave("stale");
         assert!(!z.is_ready());
     }
@@ -274,13 +305,35 @@ mod tests {
     #[test]
     fn it_is_spent_when_it_leaves_and_its_runs_ended() {
         let (mut z, _theirs) = zygote(Level::Z0);
-        z.park(parked(9), None);
+        z.introduce(NOBODY);
+        z.park(parked(NOBODY), None);
         z.take_run(1);
         assert!(!z.is_spent());
         z.leave("replaced");
         assert!(!z.is_spent());
         z.runs.remove(&1);
         assert!(z.is_spent());
+    }
+
+    #[test]
+    fn who_builds_is_ended_when_it_is_not_wanted_any_more() {
+        let sleep = || {
+            let mut command = std::process::Command::new("sleep");
+            command.arg("100").process_group(0).spawn().unwrap()
+        };
+        let (mut z, _theirs) = zygote(Level::P0(Shape::of(&run())));
+        let mut child = sleep();
+        z.introduce(child.id() as i32);
+        z.end("replaced");
+        assert!(z.is_spent() && !child.wait().unwrap().success());
+
+        // It was too early to know.
+        let (mut z, _theirs) = zygote(Level::P0(Shape::of(&run())));
+        z.end("replaced");
+        assert!(!z.is_spent());
+        let mut child = sleep();
+        z.introduce(child.id() as i32);
+        assert!(z.is_spent() && !child.wait().unwrap().success());
     }
 
     #[test]

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -176,10 +177,8 @@ def end_processes_with(text: str) -> None:
     def none_left() -> bool:
         left = processes_with(text)
         for pid in left:
-            try:
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         return not left
 
     eventually(none_left, f"an end of the processes of `{text}`", timeout=10)

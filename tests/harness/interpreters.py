@@ -6,14 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 SUPPORTED = ["3.9", "3.10", "3.11", "3.12", "3.13"]
 DEFAULT = f"{sys.version_info[0]}.{sys.version_info[1]}"
 
 
-@lru_cache(maxsize=None)
+@cache
 def interpreters() -> dict[str, Path]:
     """Version to executable. The one that runs the tests (Make's `PYTHON`) is always there."""
     # `_base_executable`: the tests themselves run in a virtual environment.

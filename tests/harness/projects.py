@@ -1,4 +1,4 @@
-"""What lies under `fixtures/`: small projects, each with an `about.toml` that says what it proves."""
+"""What lies under `fixtures/`: small projects; their `about.toml` says what each proves."""
 
 from __future__ import annotations
 

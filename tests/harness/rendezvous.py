@@ -31,7 +31,7 @@ def hold(word):
 
 
 class Rendezvous:
-    """Two named pipes: words come out of the project by one, leave to go on goes in by the other."""
+    """Two named pipes: words come out of the project by one, leave to go on goes in."""
 
     def __init__(self, directory: Path):
         self.events = directory / "events"

@@ -8,8 +8,9 @@ import signal
 import subprocess
 import tempfile
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Callable
 
 from .daemon import Daemon, Run, end_processes_with
 from .environments import Environment

@@ -54,6 +54,10 @@ pub(crate) struct Seen {
     pub(crate) listed: BTreeMap<PathBuf, bool>,
     /// Full names of modules that were looked for.
     pub(crate) imported: BTreeSet<String>,
+    /// Variables set (or removed: `None`) in the environment of C code, the last write of each.
+    pub(crate) written: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    /// A relative path was used: what it stood for depends on the working directory.
+    pub(crate) relative: bool,
     /// Who is being loaded: an entry point's name.
     pub(crate) stage: String,
     pub(crate) since_ns: i128,
@@ -65,6 +69,8 @@ impl Seen {
             opened: BTreeMap::new(),
             listed: BTreeMap::new(),
             imported: BTreeSet::new(),
+            written: BTreeMap::new(),
+            relative: false,
             stage: String::new(),
             since_ns: 0,
         }
@@ -182,6 +188,18 @@ fn during_build(py: Python<'_>, event: &[u8], args: &Bound<'_, PyTuple>) {
             }
         }
         b"open" => open(py, args),
+        b"os.putenv" | b"os.unsetenv" => {
+            let bytes = |at: usize| {
+                args.get_item(at)
+                    .and_then(|arg| arg.extract::<Vec<u8>>())
+                    .ok()
+            };
+            if let Some(name) = bytes(0) {
+                let mut seen = SEEN.lock().expect("no panic while held");
+                seen.written.insert(name, bytes(1));
+            }
+        }
+        b"sys.setprofile" | b"sys.settrace" if is_our_own(&caller(py).unwrap_or_default()) => {}
         b"os.listdir" | b"os.scandir" => list(py, args),
         _ if is_veto(event) && !is_harmless(py, event, args) => {
             veto(&String::from_utf8_lossy(event), text(args, 0));
@@ -208,11 +226,12 @@ fn open(py: Python<'_>, args: &Bound<'_, PyTuple>) {
         }
         return;
     }
-    let path = absolute(&path);
     let by = caller(py).unwrap_or_default();
     if is_our_own(&by) {
         return;
     }
+    note_relative(&path);
+    let path = absolute(&path);
     if path.starts_with("/proc") || path.starts_with("/sys") {
         // The machine's present state, which no trace can hold. psutil only counts the fields of
         // a line there when it is imported.
@@ -237,11 +256,35 @@ fn list(py: Python<'_>, args: &Bound<'_, PyTuple>) {
     if is_our_own(&by) {
         return;
     }
-    let path = absolute(&text(args, 0).unwrap_or_else(|| ".".into()));
+    let path = text(args, 0).unwrap_or_else(|| ".".into());
+    note_relative(&path);
+    let path = absolute(&path);
     let for_dists = by.contains("/importlib/metadata/") || by.contains("/importlib_metadata/");
     let mut seen = SEEN.lock().expect("no panic while held");
     let only_dists = seen.listed.entry(path).or_insert(true);
     *only_dists &= for_dists;
+}
+
+/// Notes a module that was looked for without an import.
+pub(crate) fn looked_for(name: String) {
+    SEEN.lock()
+        .expect("no panic while held")
+        .imported
+        .insert(name);
+}
+
+/// Notes that a path is relative, and so depends on the working directory.
+pub(crate) fn note_relative(path: &str) {
+    if !path.starts_with('/') {
+        SEEN.lock().expect("no panic while held").relative = true;
+    }
+}
+
+/// What was written to the environment of C code: `(name, value or None)`.
+#[pyfunction]
+pub(crate) fn written() -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+    let seen = SEEN.lock().expect("no panic while held");
+    seen.written.clone().into_iter().collect()
 }
 
 fn is_our_own(file: &str) -> bool {
@@ -251,7 +294,7 @@ fn is_our_own(file: &str) -> bool {
 /// What code run in the background must not do: a checkpoint of it would have effects that the
 /// user did not ask for, or hold what a fork cannot share.
 fn is_veto(event: &[u8]) -> bool {
-    const EVENTS: [&[u8]; 46] = [
+    const EVENTS: [&[u8]; 48] = [
         b"_thread.start_new_thread",
         b"_thread.start_joinable_thread",
         b"ftplib.connect",
@@ -297,6 +340,8 @@ fn is_veto(event: &[u8]) -> bool {
         b"sqlite3.connect",
         b"subprocess.Popen",
         b"sys.addaudithook",
+        b"sys.setprofile",
+        b"sys.settrace",
         b"urllib.Request",
     ];
     EVENTS.contains(&event)

@@ -19,8 +19,7 @@ pub(crate) enum Side {
 ///
 /// # Contract
 /// The caller is the only Python thread, holds the interpreter, and owns no lock that the child
-/// needs. Threads of native libraries are gone in the child; that they survive this was measured
-/// for those that a checkpoint may hold, and [`crate::record`] refuses the others. The child must
+/// needs. No checkpoint is parked with another thread, native ones included (`observe.py` looks). The child must
 /// not return into the loop that called this.
 pub(crate) fn fork(_py: Python<'_>) -> io::Result<Side> {
     // SAFETY: the interpreter is held (`_py`), and each hook function is called exactly as

@@ -6,13 +6,13 @@
 //! with `__del__`. So they are looked for, among the objects made since the fork; if there is
 //! any, the interpreter is finalised as usual.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyCFunction, PyList};
+use pyo3::types::{PyCFunction, PyDict, PyList, PyTuple, PyType};
 
 use crate::{audit, serve};
 
@@ -44,6 +44,8 @@ pub(crate) fn leave(py: Python<'_>, result: *mut ffi::PyObject) -> ! {
         note(1);
     } else {
         note(2);
+        // The collector looks at everything again, as it does when plain Python ends.
+        let _ = py.import("gc").and_then(|gc| gc.call_method0("unfreeze"));
         // SAFETY: the interpreter is held by this, the main thread; it is not used afterwards.
         if unsafe { ffi::Py_FinalizeEx() } < 0 {
             code = 120;
@@ -157,7 +159,7 @@ fn look(py: Python<'_>, generators: bool) -> PyResult<bool> {
     let streams = standard_streams(py)?;
     let weak_type = py.import("_weakref")?.getattr("ref")?.as_ptr();
     let objects = gc.call_method0("get_objects")?.cast_into::<PyList>()?;
-    let mut verdicts: HashMap<*mut ffi::PyTypeObject, bool> = HashMap::new();
+    let mut types = Types::new(py)?;
     for object in objects.iter() {
         // SAFETY: a live object has a live type.
         let kind = unsafe { ffi::Py_TYPE(object.as_ptr()) };
@@ -167,19 +169,158 @@ fn look(py: Python<'_>, generators: bool) -> PyResult<bool> {
             }
             continue;
         }
-        let suspicious = match verdicts.get(&kind) {
-            Some(verdict) => *verdict,
-            None => {
-                let verdict = object.get_type().hasattr("__del__")?;
-                verdicts.insert(kind, verdict);
-                verdict
-            }
+        let left = match types.end_of(&object)? {
+            End::Nothing => false,
+            End::Unknown => true,
+            End::Del => !streams.contains(&object.as_ptr()) && waits(&object, generators)?,
         };
-        if suspicious && !streams.contains(&object.as_ptr()) && waits(&object, generators)? {
+        if left {
             return Ok(false);
         }
     }
     Ok(true)
+}
+
+/// What an object of a type may do when it is destroyed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Nothing,
+    /// It has `__del__`.
+    Del,
+    /// Its type is written in C, in a module that is not known: it may close a database, say.
+    Unknown,
+}
+
+/// C modules outside the standard library whose objects only free memory.
+const HARMLESS: [&str; 26] = [
+    "PIL",
+    "aiohttp",
+    "cffi",
+    "charset_normalizer",
+    "coverage",
+    "cryptography",
+    "frozenlist",
+    "kiwisolver",
+    "markupsafe",
+    "matplotlib",
+    "msgpack",
+    "multidict",
+    "numpy",
+    "orjson",
+    "pandas",
+    "propcache",
+    "pydantic_core",
+    "regex",
+    "rpds",
+    "scipy",
+    "sklearn",
+    "sqlalchemy",
+    "ujson",
+    "wrapt",
+    "yaml",
+    "yarl",
+];
+/// C modules of the standard library whose objects do more.
+const HARMFUL: [&str; 5] = ["_dbm", "_gdbm", "_sqlite3", "dbm", "sqlite3"];
+
+/// Verdicts on types, by their address.
+struct Types {
+    verdicts: HashMap<*mut ffi::PyTypeObject, End>,
+    standard: HashSet<String>,
+    /// How an instance of a class made by a `class` statement is destroyed.
+    plain: *mut std::ffi::c_void,
+}
+
+impl Types {
+    fn new(py: Python<'_>) -> PyResult<Self> {
+        let sys = py.import("sys")?;
+        let mut standard: HashSet<String> = sys
+            .getattr("builtin_module_names")?
+            .extract::<Vec<String>>()?
+            .into_iter()
+            .collect();
+        match sys.getattr("stdlib_module_names") {
+            Ok(names) => standard.extend(names.extract::<HashSet<String>>()?),
+            // Python 3.9 does not tell.
+            Err(_) => standard.extend(beside_os(py)?),
+        }
+        for name in HARMFUL {
+            standard.remove(name);
+        }
+        standard.extend(HARMLESS.map(str::to_owned));
+        let class =
+            py.get_type::<PyType>()
+                .call1(("plain", PyTuple::empty(py), PyDict::new(py)))?;
+        // SAFETY: a class that was just made is a heap type.
+        let plain = unsafe { ffi::PyType_GetSlot(class.as_ptr().cast(), ffi::Py_tp_dealloc) };
+        Ok(Self {
+            verdicts: HashMap::new(),
+            standard,
+            plain,
+        })
+    }
+
+    fn end_of(&mut self, object: &Bound<'_, PyAny>) -> PyResult<End> {
+        let kind = object.get_type();
+        if let Some(verdict) = self.verdicts.get(&kind.as_type_ptr()) {
+            return Ok(*verdict);
+        }
+        let verdict = if kind.hasattr("__del__")? {
+            End::Del
+        } else if self.is_known(&kind)? {
+            End::Nothing
+        } else {
+            End::Unknown
+        };
+        self.verdicts.insert(kind.as_type_ptr(), verdict);
+        Ok(verdict)
+    }
+
+    /// True if every class that an instance is made of is written in Python, or known.
+    fn is_known(&self, kind: &Bound<'_, PyType>) -> PyResult<bool> {
+        for class in kind.mro() {
+            let class = class.cast_into::<PyType>()?;
+            if self.is_python(&class) {
+                continue;
+            }
+            let module = class.module()?.to_string();
+            let package = module.split('.').next().unwrap_or_default();
+            if !self.standard.contains(package) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn is_python(&self, class: &Bound<'_, PyType>) -> bool {
+        let at = class.as_type_ptr();
+        // SAFETY: a live type; the slot of a type that is not on the heap is not asked for, which
+        // Python 3.9 would not answer.
+        unsafe {
+            ffi::PyType_GetFlags(at) & ffi::Py_TPFLAGS_HEAPTYPE != 0
+                && ffi::PyType_GetSlot(at, ffi::Py_tp_dealloc) == self.plain
+        }
+    }
+}
+
+/// Loaded modules that lie in the standard library's directory.
+fn beside_os(py: Python<'_>) -> PyResult<Vec<String>> {
+    let os: String = py.import("os")?.getattr("__file__")?.extract()?;
+    let home = os.strip_suffix("os.py").unwrap_or(&os);
+    let modules = py
+        .import("sys")?
+        .getattr("modules")?
+        .cast_into::<PyDict>()?;
+    let mut found = Vec::new();
+    for (name, module) in modules {
+        let file = module
+            .getattr("__file__")
+            .and_then(|f| f.extract::<String>());
+        if file.is_ok_and(|f| f.starts_with(home) && !f.contains("/site-packages/")) {
+            found.push(name.extract()?);
+        }
+    }
+    Ok(found)
 }
 
 /// The standard streams and what they are made of: they are flushed anyway.

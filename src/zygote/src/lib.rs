@@ -10,7 +10,9 @@
 //! - [`record`]: a trace from what was seen
 //! - [`leave`]: the end of a worker
 //!
-//! Everything here runs on one thread with the interpreter held.
+//! Everything here runs on one thread with the interpreter held. On other systems than Linux the
+//! library is empty and never loaded.
+#![cfg(all(target_os = "linux", not(pyseidon_portable)))]
 
 mod audit;
 mod fork;
@@ -38,6 +40,7 @@ fn _zygote(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(leave::survey, module)?)?;
     module.add_function(wrap_pyfunction!(audit::watch, module)?)?;
     module.add_function(wrap_pyfunction!(audit::unwatch, module)?)?;
+    module.add_function(wrap_pyfunction!(audit::written, module)?)?;
     module.add_function(wrap_pyfunction!(audit::stage, module)?)?;
     module.add_function(wrap_pyfunction!(profile::profile, module)?)?;
     module.add_function(wrap_pyfunction!(profile::observe, module)?)?;

@@ -31,12 +31,17 @@ enum Kind {
 
 struct State {
     kinds: HashMap<usize, Kind>,
+    /// The code of `importlib.util.find_spec`, which looks for a module without importing it.
+    find_spec: Py<PyAny>,
     /// Directories: code of the standard library, and of pytest itself.
     stdlib: Vec<String>,
     core: Vec<String>,
     /// Ends of file names whose reads of a kind are made again in every child.
     known: Vec<(String, Kind)>,
+    /// Paths of which only it was asked whether, and what, is there.
     probes: BTreeSet<PathBuf>,
+    /// Paths of which more was asked.
+    inspected: BTreeSet<PathBuf>,
     cwd: bool,
     terminal: bool,
     unseeded: Vec<Py<PyAny>>,
@@ -46,11 +51,12 @@ static STATE: Mutex<Option<State>> = Mutex::new(None);
 
 /// Says which C functions to look for.
 ///
-/// `functions` maps a kind's name to functions or bound methods of it; `stdlib` and `core` are
+/// `find_spec` is the code of `importlib.util.find_spec`; `functions` maps a kind's name to functions or bound methods of it; `stdlib` and `core` are
 /// prefixes of file names; `known` are `(end of a file's name, kind)` of reads that do not count.
 #[pyfunction]
 pub(crate) fn observe(
     functions: &Bound<'_, PyDict>,
+    find_spec: Py<PyAny>,
     stdlib: Vec<String>,
     core: Vec<String>,
     known: Vec<(String, String)>,
@@ -66,6 +72,7 @@ pub(crate) fn observe(
     }
     *STATE.lock().expect("no panic while held") = Some(State {
         kinds,
+        find_spec,
         stdlib,
         core,
         known: known
@@ -73,6 +80,7 @@ pub(crate) fn observe(
             .map(|(file, kind)| Ok((file, kind_of(&kind)?)))
             .collect::<PyResult<_>>()?,
         probes: BTreeSet::new(),
+        inspected: BTreeSet::new(),
         cwd: false,
         terminal: false,
         unseeded: Vec::new(),
@@ -97,13 +105,15 @@ fn kind_of(name: &str) -> PyResult<Kind> {
     })
 }
 
-/// What was found since [`observe`]: `{"probes", "cwd", "terminal", "unseeded"}`.
+/// What was found since [`observe`]: `{"probes", "inspected", "cwd", "terminal", "unseeded"}`.
 #[pyfunction]
 pub(crate) fn findings(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let found = PyDict::new(py);
     if let Some(state) = STATE.lock().expect("no panic while held").take() {
         let probes: Vec<_> = state.probes.into_iter().collect();
         found.set_item("probes", probes)?;
+        let inspected: Vec<_> = state.inspected.into_iter().collect();
+        found.set_item("inspected", inspected)?;
         found.set_item("cwd", state.cwd)?;
         found.set_item("terminal", state.terminal)?;
         found.set_item("unseeded", PyList::new(py, state.unseeded)?)?;
@@ -129,6 +139,9 @@ pub(crate) fn profile(
     event: &str,
     arg: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
+    if event == "call" {
+        return on_call(frame);
+    }
     if event != "c_call" {
         return Ok(());
     }
@@ -150,9 +163,14 @@ pub(crate) fn profile(
     match kind {
         Kind::Cwd => state.cwd = true,
         Kind::Terminal => state.terminal = true,
-        Kind::Path => match probed(frame) {
-            Some(path) => {
+        Kind::Path => match state.probed(frame) {
+            Some((path, true)) => {
+                audit::note_relative(&path);
                 state.probes.insert(absolute(&path));
+            }
+            Some((path, false)) => {
+                audit::note_relative(&path);
+                state.inspected.insert(absolute(&path));
             }
             None => impure(arg, "looks at a path", &by),
         },
@@ -162,6 +180,10 @@ pub(crate) fn profile(
             match (locals.get_item("self"), locals.get_item("a")) {
                 (Ok(generator), Ok(seed)) if seed.is_none() => {
                     state.unseeded.push(generator.unbind());
+                }
+                // Python seeds its own generator anew in a child, so this would be lost.
+                (Ok(generator), Ok(_)) if is_the_global_generator(&generator) => {
+                    impure(arg, "seeds the global generator", &by)
                 }
                 (Ok(_), Ok(_)) => {}
                 _ => impure(arg, "seeds a generator", &by),
@@ -175,6 +197,22 @@ pub(crate) fn profile(
     Ok(())
 }
 
+/// Notes what is looked for as if it was to be imported.
+fn on_call(frame: &Bound<'_, PyAny>) -> PyResult<()> {
+    let is_search = STATE.try_lock().is_ok_and(|guard| {
+        guard.as_ref().is_some_and(|state| {
+            frame
+                .getattr("f_code")
+                .is_ok_and(|code| code.as_ptr() == state.find_spec.as_ptr())
+        })
+    });
+    if is_search {
+        let name = frame.getattr("f_locals")?.get_item("name")?;
+        audit::looked_for(name.extract()?);
+    }
+    Ok(())
+}
+
 /// Ends a build that read what no trace can hold.
 fn impure(function: &Bound<'_, PyAny>, what: &str, by: &str) -> ! {
     let name = function
@@ -182,6 +220,14 @@ fn impure(function: &Bound<'_, PyAny>, what: &str, by: &str) -> ! {
         .and_then(|n| n.extract::<String>())
         .unwrap_or_default();
     serve::fail_now(&audit::seen().stage, &format!("`{by}` {what} (`{name}`)"))
+}
+
+fn is_the_global_generator(generator: &Bound<'_, PyAny>) -> bool {
+    generator
+        .py()
+        .import("random")
+        .and_then(|random| random.getattr("_inst"))
+        .is_ok_and(|global| global.as_ptr() == generator.as_ptr())
 }
 
 impl State {
@@ -203,12 +249,7 @@ impl State {
             {
                 return None;
             }
-            let standard = file.starts_with("<frozen ")
-                || (self
-                    .stdlib
-                    .iter()
-                    .any(|prefix| file.starts_with(prefix.as_str()))
-                    && !file.contains("/site-packages/"));
+            let standard = self.is_standard(&file);
             if !standard {
                 let known =
                     |(end, of): &(String, Kind)| *of == kind && file.ends_with(end.as_str());
@@ -229,25 +270,39 @@ impl State {
             frame = back;
         }
     }
-}
 
-/// The path that a function of the standard library is asking for, by the names that these
-/// functions give it.
-fn probed(frame: &Bound<'_, PyAny>) -> Option<String> {
-    let locals = frame.getattr("f_locals").ok()?;
-    for name in ["newpath", "path", "s", "filename", "self"] {
-        let Ok(value) = locals.get_item(name) else {
-            continue;
-        };
-        if let Ok(text) = value.extract::<String>() {
-            return Some(text);
+    /// The path that a function of the standard library is asking for, by the names that such
+    /// functions give it, and whether only for what is there. `None` if anything else is asking.
+    fn probed(&self, frame: &Bound<'_, PyAny>) -> Option<(String, bool)> {
+        let code = frame.getattr("f_code").ok()?;
+        let file: String = code.getattr("co_filename").ok()?.extract().ok()?;
+        if !self.is_standard(&file) {
+            return None;
         }
-        if let Ok(text) = value
-            .call_method0("__fspath__")
-            .and_then(|p| p.extract::<String>())
-        {
-            return Some(text);
+        let asking: String = code.getattr("co_name").ok()?.extract().ok()?;
+        // `os.path.getmtime` and the like, and `Path.stat`, give more than a kind.
+        let only_kind = !asking.starts_with("get") && !matches!(asking.as_str(), "stat" | "lstat");
+        let locals = frame.getattr("f_locals").ok()?;
+        for name in ["newpath", "path", "s", "filename", "self"] {
+            let Ok(value) = locals.get_item(name) else {
+                continue;
+            };
+            let text = value
+                .extract::<String>()
+                .or_else(|_| value.call_method0("__fspath__")?.extract::<String>());
+            if let Ok(text) = text {
+                return Some((text, only_kind));
+            }
         }
+        None
     }
-    None
+
+    fn is_standard(&self, file: &str) -> bool {
+        file.starts_with("<frozen ")
+            || (self
+                .stdlib
+                .iter()
+                .any(|prefix| file.starts_with(prefix.as_str()))
+                && !file.contains("/site-packages/"))
+    }
 }

@@ -104,7 +104,7 @@ pub(crate) fn trace(seen: &Seen, facts: Facts, key: [u8; 32]) -> (Trace, Option<
         Some(dir.path.clone())
     });
     trace.env_hidden = hidden_names(&objects, &facts.texts);
-    if facts.cwd_read {
+    if facts.cwd_read || seen.relative {
         trace.cwd = Some(Vec::new());
     }
     if facts.argv_read {
@@ -115,6 +115,27 @@ pub(crate) fn trace(seen: &Seen, facts: Facts, key: [u8; 32]) -> (Trace, Option<
         trace.tty = Some([false; 3]);
     }
     (trace, unsettled)
+}
+
+/// What a build that came to nothing had read, as it was when it was read: when any of it
+/// changes, another try may go better.
+pub(crate) fn failed(seen: &Seen) -> Trace {
+    let mut files: Vec<FileInput> = Vec::new();
+    for (path, before) in &seen.opened {
+        files.push(FileInput {
+            path: path.clone(),
+            role: Role::Content,
+            signature: *before,
+            content: None,
+        });
+        if let Some(source) = source_of(path) {
+            files.push(FileInput::take(source, Role::Content));
+        }
+    }
+    Trace {
+        files,
+        ..Trace::default()
+    }
 }
 
 /// `dir/__pycache__/name.tag.pyc` stands for `dir/name.py`.

@@ -25,7 +25,6 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 use pyseidon::process::{self, Change};
 use pyseidon::protocol::{self, Before, Ended, ExitPath, Notice, Parked, Relay, Reply, Run};
-use pyseidon::trace::{EnvInput, Trace};
 use pyseidon::transport::{Connection, Filled, move_high};
 
 use crate::fork::{Side, fork};
@@ -125,12 +124,19 @@ pub(crate) fn begin(control: RawFd) -> PyResult<Order> {
         return Err(os_error("the first order is not `Begin`"));
     };
     let order = Order::new("begin", &run, None);
+    announce(&control);
     set_role(Role::Zygote(Zygote {
         control,
         template: run,
         since: Instant::now(),
     }));
     Ok(order)
+}
+
+/// Tells the daemon whom to end if this never parks.
+fn announce(control: &Connection) {
+    let pid = std::process::id() as i32;
+    let _ = control.send(&Notice::Building { pid }, &[]);
 }
 
 /// Parks: reports what was built and serves orders. Returns in children only.
@@ -172,7 +178,14 @@ pub(crate) fn park(
     }
     // Not to keep the user's directory from being removed or unmounted.
     let _ = nix::unistd::chdir("/");
-    serve(py, &mut zygote)
+    match serve(py, &mut zygote) {
+        Ok(order) => Ok(order),
+        Err(error) => {
+            // Raised here it would run through pytest's frames.
+            error.print(py);
+            exit_now(1)
+        }
+    }
 }
 
 fn random_key() -> [u8; 32] {
@@ -192,6 +205,8 @@ struct Worker {
     page: Page,
     since: u64,
     deadline: Instant,
+    /// It was ended because it did not enter pytest in time.
+    stuck: bool,
 }
 
 struct Loop<'a> {
@@ -200,9 +215,19 @@ struct Loop<'a> {
     leaving: bool,
 }
 
-fn serve(py: Python<'_>, zygote: &mut Zygote) -> PyResult<Order> {
+fn children() -> SigSet {
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGCHLD);
+    mask
+}
+
+/// In a child, before the caller's own mask is set.
+fn unblock_children() {
+    let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&children()), None);
+}
+
+fn serve(py: Python<'_>, zygote: &mut Zygote) -> PyResult<Order> {
+    let mask = children();
     sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None).map_err(os_error)?;
     let children = SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(os_error)?;
@@ -213,7 +238,6 @@ fn serve(py: Python<'_>, zygote: &mut Zygote) -> PyResult<Order> {
     };
     loop {
         if let Some(order) = state.take_orders(py)? {
-            sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&mask), None).map_err(os_error)?;
             // The loop's descriptors were closed, or replaced by the caller's.
             std::mem::forget(state.workers);
             std::mem::forget(children);
@@ -300,7 +324,7 @@ impl Loop<'_> {
     ) -> PyResult<Option<Order>> {
         let since = page::now();
         if fds.len() != run.fds.len() + 2 {
-            self.refused(id, "the descriptors do not fit the run");
+            self.died(id, "the descriptors do not fit the run");
             return Ok(None);
         }
         let own = fds.split_off(2);
@@ -311,7 +335,7 @@ impl Loop<'_> {
         let (page, (alive, held)) = match made {
             Ok(made) => made,
             Err(error) => {
-                self.refused(id, &format!("preparing a worker: {error}"));
+                self.died(id, &format!("preparing a worker: {error}"));
                 return Ok(None);
             }
         };
@@ -320,6 +344,7 @@ impl Loop<'_> {
                 std::mem::forget(alive);
                 let side = page.share();
                 std::mem::forget(page);
+                unblock_children();
                 become_worker(run, client, cwd, own, held, side);
                 Ok(Some(Order::new("run", run, None)))
             }
@@ -336,25 +361,22 @@ impl Loop<'_> {
                         page,
                         since,
                         deadline: Instant::now() + WATCHDOG,
+                        stuck: false,
                     },
                 );
+                let _ = self.control.send(&Notice::Forked { id, pid }, &[]);
                 Ok(None)
             }
             Err(error) => {
-                self.refused(id, &format!("forking: {error}"));
+                self.died(id, &format!("forking: {error}"));
                 Ok(None)
             }
         }
     }
 
-    fn refused(&self, id: u64, reason: &str) {
-        let _ = self.control.send(
-            &Notice::Refused {
-                id,
-                reason: reason.to_owned(),
-            },
-            &[],
-        );
+    fn died(&self, id: u64, reason: &str) {
+        let reason = reason.to_owned();
+        let _ = self.control.send(&Notice::Died { id, reason }, &[]);
     }
 
     fn on_change(&mut self, change: Change) {
@@ -386,10 +408,17 @@ impl Loop<'_> {
     fn end(&self, worker: Worker, status: i32) {
         let id = worker.id;
         if !worker.page.entered() {
-            let reason = worker.page.refused().unwrap_or_else(|| {
-                format!("the worker ended before it entered pytest (wait status {status})")
-            });
-            self.refused(id, &reason);
+            match worker.page.refused() {
+                Some(reason) => {
+                    let _ = self.control.send(&Notice::Refused { id, reason }, &[]);
+                }
+                None if worker.stuck => self.died(id, "its worker showed no life"),
+                None => {
+                    let reason =
+                        format!("its worker ended before it entered pytest (wait status {status})");
+                    self.died(id, &reason);
+                }
+            }
             return;
         }
         if let Some(client) = &worker.client {
@@ -430,7 +459,7 @@ impl Loop<'_> {
                 self.enter(worker, *pid);
             }
             if worker.alive.is_some() && now >= worker.deadline {
-                worker.page.refuse("the worker showed no life");
+                worker.stuck = true;
                 process::kill_group(*pid);
                 worker.deadline = now + WATCHDOG;
             }
@@ -515,6 +544,7 @@ fn grow(
         // Closing the new channel tells the daemon.
         return Ok(None);
     }
+    unblock_children();
     let cwd = fds.pop().expect("three were given");
     let output = fds.pop().expect("two are left");
     let control = fds.pop().expect("one is left");
@@ -534,8 +564,10 @@ fn grow(
         exit_now(1);
     };
     let order = Order::new("grow", &run, before);
+    let control = Connection::new(UnixStream::from(control));
+    announce(&control);
     set_role(Role::Zygote(Zygote {
-        control: Connection::new(UnixStream::from(control)),
+        control,
         template: run,
         since: Instant::now(),
     }));
@@ -594,18 +626,7 @@ pub(crate) fn fail(reason: &str) -> PyResult<()> {
 pub(crate) fn fail_now(stage: &str, reason: &str) -> ! {
     audit::set_mode(audit::Mode::Off);
     if let Some(Role::Zygote(zygote)) = take_role() {
-        let seen = audit::seen();
-        let trace = Trace {
-            files: seen
-                .opened
-                .keys()
-                .map(|path| {
-                    pyseidon::trace::FileInput::take(path.clone(), pyseidon::trace::Role::Content)
-                })
-                .collect(),
-            env: Vec::<EnvInput>::new(),
-            ..Trace::default()
-        };
+        let trace = record::failed(&audit::seen());
         let notice = Notice::Failed {
             culprit: (!stage.is_empty()).then(|| stage.to_owned()),
             reason: reason.to_owned(),

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollTimeout;
 
-use super::Server;
-use super::dispatcher::{Dispatcher, Event, Identity, Parts};
-use super::door::Door;
-use super::learned::Learned;
-use super::settings::Settings;
-use super::testing::{Fakes, run};
-use super::watcher::Watch;
+use super::super::Server;
+use super::super::dispatcher::{Dispatcher, Event, Identity, Parts};
+use super::super::door::Door;
+use super::super::learned::Learned;
+use super::super::settings::Settings;
+use super::super::watcher::Watch;
+use super::fakes::{Fakes, run};
 use crate::protocol::{Hello, Reply, Request, Run};
 use crate::transport::{Connection, Filled, Frame};
 
@@ -157,6 +157,21 @@ impl Bench {
 
     pub(super) fn send(&mut self, run: Run) -> Caller {
         self.send_with(run, &[])
+    }
+
+    /// Has a run begin that is expected to be warm.
+    pub(super) fn begin(&mut self, run: Run) -> Caller {
+        let mut caller = self.send(run);
+        let reply = self.reply(&mut caller);
+        assert!(matches!(reply, Some(Reply::Started { .. })), "{reply:?}");
+        caller
+    }
+
+    /// A first run is over and its Z0 is being built, until the fakes are let go.
+    pub(super) fn build_slowly(&mut self) {
+        self.fakes.manner(|m| m.slow = true);
+        self.run_through(run());
+        self.until("a start", |b| *b.fakes.started.lock().unwrap() == 1);
     }
 
     pub(super) fn reply(&mut self, caller: &mut Caller) -> Option<Reply> {

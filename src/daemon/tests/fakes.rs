@@ -6,13 +6,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
-use super::spawn::Spawn;
+use super::super::spawn::Spawn;
 use crate::error::Result;
 use crate::protocol::{Ended, ExitPath, Notice, Order, Parked, Reply, Run};
 use crate::trace::{FileInput, Role, Trace};
 use crate::transport::Connection;
 
-pub(super) fn run() -> Run {
+pub(in crate::daemon) fn run() -> Run {
     Run {
         script: b"/env/bin/pytest".to_vec(),
         python: b"/env/bin/python".to_vec(),
@@ -30,7 +30,7 @@ pub(super) fn run() -> Run {
     }
 }
 
-pub(super) fn parked(pid: i32) -> Parked {
+pub(in crate::daemon) fn parked(pid: i32) -> Parked {
     Parked {
         pid,
         holds: "pytest 8.3.4".into(),
@@ -41,12 +41,12 @@ pub(super) fn parked(pid: i32) -> Parked {
     }
 }
 
-pub(super) fn memory_file() -> File {
-    super::spawn::output_file().unwrap()
+pub(in crate::daemon) fn memory_file() -> File {
+    crate::daemon::spawn::output_file().unwrap()
 }
 
 /// Beyond the process numbers that the kernel gives.
-const NOBODY: i32 = 1 << 30;
+pub(in crate::daemon) const NOBODY: i32 = 1 << 30;
 
 /// How the zygotes of a test behave; may be changed while they run.
 #[derive(Debug, Default, Clone)]
@@ -59,8 +59,18 @@ pub(super) struct Manner {
     pub(super) reads: Option<std::path::PathBuf>,
     /// A P0 refuses arguments that it was not grown with.
     pub(super) refuses_others: bool,
+    /// Names of the environment that all of them have read.
+    pub(super) reads_env: Vec<String>,
+    /// The process that stands for a zygote; none is meant by the number otherwise.
+    pub(super) process: Option<i32>,
     /// The end of the channel instead of an answer to `Serve`.
     pub(super) dies: bool,
+    /// No answer to `Serve`.
+    pub(super) mute: bool,
+    /// The worker comes to nothing.
+    pub(super) loses_worker: bool,
+    /// The end of the channel after the worker entered pytest and before that was said.
+    pub(super) dies_between: bool,
     /// The process that stands for the worker; none is meant by the number otherwise.
     pub(super) worker: Option<i32>,
     /// The end of the channel right after the worker entered pytest.
@@ -106,23 +116,24 @@ impl Fakes {
         std::thread::spawn(move || fakes.live(control, grown_for));
     }
 
-    fn park(&self, control: &Arc<Connection>, manner: &Manner) {
+    fn park(&self, control: &Arc<Connection>, manner: &Manner, run: &Run) {
+        let pid = manner.process.unwrap_or_else(|| {
+            let mut pids = self.pids.lock().unwrap();
+            *pids += 1;
+            NOBODY + *pids
+        });
+        let _ = control.send(&Notice::Building { pid }, &[]);
         if let Some(reason) = &manner.fails {
             let notice = Notice::Failed {
                 reason: reason.clone(),
                 culprit: None,
-                trace: Box::new(trace(manner)),
+                trace: Box::new(trace(manner, run)),
             };
             let _ = control.send(&notice, &[]);
             return;
         }
-        let pid = {
-            let mut pids = self.pids.lock().unwrap();
-            *pids += 1;
-            NOBODY + *pids
-        };
         let parked = Parked {
-            trace: trace(manner),
+            trace: trace(manner, run),
             unsettled: manner.unsettled.then(|| "`input`".into()),
             ..parked(pid)
         };
@@ -140,22 +151,27 @@ impl Fakes {
         // One for reading, one that others may write to.
         let mut reader = Connection::new(control.stream().try_clone().unwrap());
         let control = Arc::new(control);
-        if grown_for.is_some() {
+        if let Some(run) = &grown_for {
             *self.grown.lock().unwrap() += 1;
             let manner = self.manner.lock().unwrap().clone();
-            self.park(&control, &manner);
+            self.park(&control, &manner, run);
         }
         while let Ok(frame) = reader.receive() {
             let manner = self.manner.lock().unwrap().clone();
             let mut fds = frame.fds.into_iter();
             let mut socket = || Connection::new(UnixStream::from(fds.next().unwrap()));
             match frame_order(&frame.body) {
-                Order::Begin { .. } => {
+                Order::Begin { run } => {
                     *self.started.lock().unwrap() += 1;
-                    self.park(&control, &manner);
+                    self.park(&control, &manner, &run);
                 }
                 Order::Grow { run, .. } => self.start(socket(), Some(*run)),
                 Order::Serve { .. } if manner.dies => break,
+                Order::Serve { .. } if manner.mute => {}
+                Order::Serve { id, .. } if manner.loses_worker => {
+                    let reason = "it was killed".into();
+                    let _ = control.send(&Notice::Died { id, reason }, &[]);
+                }
                 Order::Serve { id, run } => {
                     let other = grown_for.as_ref().is_some_and(|g| g.argv != run.argv);
                     if manner.refuses_others && other {
@@ -165,7 +181,11 @@ impl Fakes {
                     }
                     let client = socket();
                     let pid = manner.worker.unwrap_or(NOBODY);
+                    let _ = control.send(&Notice::Forked { id, pid }, &[]);
                     let _ = client.send(&Reply::Started { pid }, &[]);
+                    if manner.dies_between {
+                        break;
+                    }
                     let _ = control.send(&Notice::Entered { id, pid }, &[]);
                     if manner.dies_late {
                         break;
@@ -187,14 +207,18 @@ fn frame_order(body: &[u8]) -> Order {
     crate::protocol::decode(body).unwrap()
 }
 
-fn trace(manner: &Manner) -> Trace {
+fn trace(manner: &Manner, run: &Run) -> Trace {
     let files = manner.reads.iter();
-    Trace {
+    let names = manner.reads_env.iter();
+    let mut trace = Trace {
         files: files
             .map(|path| FileInput::take(path.clone(), Role::Content))
             .collect(),
+        env_read: names.map(|name| name.clone().into_bytes()).collect(),
         ..Trace::default()
-    }
+    };
+    trace.set_env(&run.env);
+    trace
 }
 
 fn end(control: &Connection, client: &Connection, id: u64) {

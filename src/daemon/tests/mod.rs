@@ -1,4 +1,12 @@
 //! The loop with zygotes that are threads: no Python is needed.
+//!
+//! - [`fakes`]: zygotes and values
+//! - [`harness`]: a daemon without a process, and callers
+
+pub(super) mod fakes;
+mod harness;
+mod healing;
+mod standing;
 
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
@@ -6,12 +14,12 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::bench::{Bench, Caller, ReceiveNow};
 use super::dispatcher::Event;
 use super::door::{Door, Note, Opening};
-use super::testing::{Manner, run};
 use crate::protocol::{Reply, Request, Run};
 use crate::transport::Connection;
+use fakes::run;
+use harness::{Bench, Caller, ReceiveNow};
 
 fn with_argv(argv: &[&str]) -> Run {
     let mut run = run();
@@ -51,9 +59,7 @@ fn a_long_first_run_does_not_keep_others_waiting() {
 #[test]
 fn a_run_waits_for_the_z0_that_is_being_built() {
     let mut bench = Bench::new();
-    bench.fakes.manner(|m| m.slow = true);
-    bench.run_through(run());
-    bench.until("a start", |b| *b.fakes.started.lock().unwrap() == 1);
+    bench.build_slowly();
     let mut caller = bench.send(run());
     bench.turn_soon();
     assert!(caller.0.receive_now().is_none());
@@ -69,9 +75,7 @@ fn a_run_waits_for_the_z0_that_is_being_built() {
 #[test]
 fn nobody_waits_for_a_z0_for_ever() {
     let mut bench = Bench::new();
-    bench.fakes.manner(|m| m.slow = true);
-    bench.run_through(run());
-    bench.until("a start", |b| *b.fakes.started.lock().unwrap() == 1);
+    bench.build_slowly();
     let mut caller = bench.send(run());
     bench.turn_soon();
     bench.ahead += Duration::from_secs(31);
@@ -84,9 +88,7 @@ fn nobody_waits_for_a_z0_for_ever() {
 #[test]
 fn a_client_that_leaves_while_it_is_held_is_forgotten() {
     let mut bench = Bench::new();
-    bench.fakes.manner(|m| m.slow = true);
-    bench.run_through(run());
-    bench.until("a start", |b| *b.fakes.started.lock().unwrap() == 1);
+    bench.build_slowly();
     let caller = bench.send(run());
     bench.until("it is held", |b| b.server.dispatcher.runs.len() == 1);
     drop(caller);
@@ -215,51 +217,6 @@ fn an_input_that_changed_while_it_was_read_means_another_build() {
 }
 
 #[test]
-fn a_zygote_that_dies_with_an_order_cannot_start_the_run_any_more() {
-    let mut bench = Bench::new();
-    bench.warm_up();
-    bench.fakes.manner(|m| m.dies = true);
-    let mut caller = bench.send(run());
-    assert_eq!(
-        bench.reply(&mut caller),
-        None,
-        "the client sees the end and runs plain pytest"
-    );
-    bench.fakes.manner(|m| *m = Manner::default());
-    bench.end_plains();
-    bench.until("it is replaced", |b| b.ready("P0") == 1);
-    assert!(bench.run_through(run()));
-}
-
-#[test]
-fn a_worker_whose_zygote_died_is_ended() {
-    use std::os::unix::process::CommandExt;
-    let mut worker = std::process::Command::new("sleep")
-        .arg("100")
-        .process_group(0)
-        .spawn()
-        .unwrap();
-    let mut bench = Bench::new();
-    bench.warm_up();
-    bench.fakes.manner(|m| {
-        m.worker = Some(worker.id() as i32);
-        m.dies_late = true;
-    });
-    let mut caller = bench.send(run());
-    assert!(matches!(
-        bench.reply(&mut caller),
-        Some(Reply::Started { .. })
-    ));
-    assert_eq!(
-        bench.reply(&mut caller),
-        None,
-        "the client sees that it was cut off"
-    );
-    bench.until("the daemon knows", |b| b.server.dispatcher.runs.is_empty());
-    assert!(!worker.wait().unwrap().success());
-}
-
-#[test]
 fn nothing_of_a_client_is_kept_once_its_run_has_begun() {
     let mut bench = Bench::new();
     bench.warm_up();
@@ -356,11 +313,7 @@ fn stopping_takes_the_socket_away_and_leaves_runs_alone() {
     let mut bench = Bench::with_door(Some(door));
     bench.warm_up();
     bench.fakes.manner(|m| m.lingers = true);
-    let mut running = bench.send(run());
-    assert!(matches!(
-        bench.reply(&mut running),
-        Some(Reply::Started { .. })
-    ));
+    let mut running = bench.begin(run());
     let mut waiting = Caller(Connection::new(UnixStream::connect(&socket).unwrap()));
     waiting.0.set_nonblocking(true).unwrap();
     let mut asking = Caller(bench.connect());
