@@ -16,15 +16,16 @@
 //! - [`trace`]: what a checkpoint was built from, and the check of it
 //! - [`protocol`]: every message
 //! - [`transport`]: frames and descriptors over Unix sockets
-//! - [`process`]: signals to process groups, reaping
+//! - [`process`]: signals to processes, and what tells of their ends
 //! - [`project`]: which project, which Python, where the socket lives
+//! - [`reach`]: connecting to a daemon, starting one
 //! - [`client`]: hands a run over, relays signals, ends as the run ended; or runs plain pytest
 //! - [`daemon`]: owns the checkpoints, checks them, chooses
 //!
 //! A module uses only those above it; `client` and `daemon` do not know each other.
 //!
 //! All that is for Linux. On other systems `pyseidon-test` is plain pytest: `client`, `daemon` and
-//! `project` are small files there, four modules are missing. `--cfg pyseidon_portable` (see the
+//! `project` are small files there, five modules are missing. `--cfg pyseidon_portable` (see the
 //! Makefile) has Linux compile just that.
 
 #[cfg(not(unix))]
@@ -50,6 +51,8 @@ pub mod process;
 pub mod project;
 #[cfg(all(target_os = "linux", not(pyseidon_portable)))]
 pub mod protocol;
+#[cfg(all(target_os = "linux", not(pyseidon_portable)))]
+pub mod reach;
 #[cfg(all(target_os = "linux", not(pyseidon_portable)))]
 pub mod trace;
 #[cfg(all(target_os = "linux", not(pyseidon_portable)))]

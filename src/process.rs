@@ -1,9 +1,12 @@
 //! Signals to processes and their groups, and what tells of their ends.
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::{Pid, getpgid};
 
@@ -117,7 +120,7 @@ impl Process {
         let sent = unsafe {
             libc::syscall(
                 libc::SYS_pidfd_send_signal,
-                std::os::fd::AsRawFd::as_raw_fd(&self.fd),
+                self.fd.as_raw_fd(),
                 signal,
                 std::ptr::null::<libc::siginfo_t>(),
                 0,
@@ -132,6 +135,39 @@ impl AsFd for Process {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
+}
+
+/// What a program writes to its standard output until it closes it; it is ended when that takes
+/// longer.
+pub fn output_within(command: &mut Command, limit: Duration) -> io::Result<Vec<u8>> {
+    let deadline = Instant::now() + limit;
+    let mut child = command.stdout(Stdio::piped()).spawn()?;
+    let mut output = child.stdout.take().expect("asked for above");
+    let mut bytes = Vec::new();
+    let mut piece = [0; 4096];
+    let result = loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let seconds = limit.as_secs();
+            break Err(io::Error::other(format!("no answer within {seconds} s")));
+        }
+        let mut fds = [PollFd::new(output.as_fd(), PollFlags::POLLIN)];
+        let wait = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, wait) {
+            Ok(0) | Err(Errno::EINTR) => continue,
+            Ok(_) => {}
+            Err(error) => break Err(error.into()),
+        }
+        match output.read(&mut piece) {
+            Ok(0) => break Ok(bytes),
+            Ok(count) => bytes.extend_from_slice(&piece[..count]),
+            Err(error) => break Err(error),
+        }
+    };
+    // It has said all that it will be heard to say.
+    let _ = child.kill();
+    let _ = child.wait();
+    result
 }
 
 /// Makes orphaned descendants children of this process, so that they can be reaped here.
@@ -174,5 +210,24 @@ pub fn die_by(signal: i32) -> ! {
         libc::sigprocmask(libc::SIG_UNBLOCK, &set, std::ptr::null_mut());
         libc::kill(libc::getpid(), signal);
         libc::_exit(128 + signal)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_does_not_end_is_not_waited_for() {
+        let shell = |text: &str| {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", text]);
+            command
+        };
+        let long = Duration::from_secs(20);
+        let said = output_within(&mut shell("echo one; echo two"), long).unwrap();
+        assert_eq!(said, b"one\ntwo\n");
+        let short = Duration::from_millis(100);
+        assert!(output_within(&mut shell("echo one; exec sleep 100"), short).is_err());
     }
 }

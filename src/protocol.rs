@@ -44,8 +44,6 @@ pub const FDS_LIMIT: usize = 253;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     pub version: u32,
-    /// Digest of the installed product (see [`crate::project::build_id`]).
-    pub build: String,
     pub pid: i32,
 }
 

@@ -32,6 +32,11 @@ def pytest_configure(config: pytest.Config) -> None:
     harness.REFERENCE = config.getoption("--reference")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What builds with cargo takes longest: it starts first, beside everything else."""
+    items.sort(key=lambda item: item.get_closest_marker("installs") is None)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if harness.REFERENCE and item.get_closest_marker("product"):
         pytest.skip("plain pytest is in the product's place")

@@ -39,8 +39,8 @@ class Suite:
         return self.package.split("==")[0].split("[")[0]
 
 
-# Of many kinds: doctests, hypothesis, async, plugins, pytester, warnings as errors, flat and src
-# layouts. None takes longer than a minute.
+# Of many kinds: doctests, hypothesis, plugins, pytester, warnings as errors, flat and src layouts.
+# None takes longer than half a minute.
 SUITES = [
     Suite("click==8.1.8", pytest="8.3.5"),
     Suite("itsdangerous==2.2.0", requires=("freezegun",)),
@@ -57,17 +57,6 @@ SUITES = [
     Suite("boltons==25.0.0", arguments=("tests", "boltons", "--doctest-modules", "-q")),
     Suite("sqlparse==0.5.3"),
     Suite("marshmallow==3.26.1", requires=("pytz==2025.2", "simplejson==3.20.1")),
-    Suite(
-        "anyio==4.9.0",
-        requires=(
-            "trio==0.28.0",
-            "hypothesis",
-            "psutil==7.0.0",
-            "blockbuster==1.5.24",
-            "trustme==1.2.1",
-            "exceptiongroup==1.3.0",
-        ),
-    ),
     Suite("pytest-mock==3.15.1", requires=("pytest-asyncio",), pytest="8.4.2"),
 ]
 

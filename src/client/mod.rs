@@ -13,7 +13,6 @@
 //! - this file: the order of things, for `pyseidon-test` and for `pyseidon`
 //! - [`start`]: what every run begins with: which `pytest`, and is it wanted warm
 //! - [`inherit`]: what a process inherits
-//! - [`connect`]: reaching a daemon, starting one
 //! - [`relay`]: the conversation of one run, and signals meanwhile
 //! - [`fallback`]: plain pytest
 //! - `elsewhere`: stands in for this file on other systems than Linux
@@ -21,18 +20,15 @@
 //! Nothing is written to stdout, and no signal disposition, mask, descriptor or limit of this
 //! process is different when plain pytest takes over.
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Context, Error, Result, exit};
 use crate::project::{Attributes, Caller, Environment, Place, key, runtime_dir};
-use connect::{Daemon, dial};
+use crate::reach::{Daemon, dial};
 use fallback::say;
 use inherit::Inherited;
 use relay::Outcome;
 
-mod connect;
 mod fallback;
 mod inherit;
 mod relay;
@@ -141,8 +137,4 @@ fn lost(hint: &str) -> i32 {
         "error: the run was cut off: the process that ran it is gone\n\nhint: {hint}"
     ));
     exit::FAILED
-}
-
-fn os(bytes: &[u8]) -> OsString {
-    OsString::from_vec(bytes.to_vec())
 }

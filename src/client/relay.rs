@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{Shutdown, shutdown};
 
-use super::connect::receive_within;
 use super::inherit::Inherited;
 use crate::error::{Context, Error, Result};
 use crate::process;
 use crate::protocol::{Relay, Reply, Request, Run};
+use crate::reach::receive_within;
 use crate::transport::{Connection, Filled};
 
 /// How long the answer to a run may take. A daemon may make a run wait for a checkpoint that is

@@ -180,7 +180,6 @@ mod tests {
     fn clients() -> Clients {
         Clients::new(Hello {
             version: crate::protocol::VERSION,
-            build: "b".into(),
             pid: 1,
         })
     }

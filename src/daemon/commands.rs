@@ -1,17 +1,10 @@
 //! What `pyseidon-daemon` does for people: finding daemons and speaking to them.
 
-use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
-
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::time::Duration;
 
 use super::door::{Note, notes, sweep};
 use super::learned::project_of;
@@ -20,10 +13,14 @@ use crate::error::{Context, Error, Result};
 use crate::process::terminate;
 use crate::project::{self, Attributes, Caller, Environment, find_script, key, runtime_dir};
 use crate::protocol::{Hello, Readiness, Reply, Request, VERSION};
-use crate::transport::{Connection, Filled};
+use crate::reach::{Daemon, connect, greeting, receive_within};
+use crate::transport::Connection;
 
 /// `status`: nothing is running. As `systemctl status` has it.
 pub const NOT_RUNNING: i32 = 3;
+
+/// As the program ends with any other error.
+const COMPLAINED: i32 = 1;
 
 /// A daemon answers from its loop in milliseconds; reading the memory of ten processes with a
 /// gigabyte each takes tens of them.
@@ -57,7 +54,9 @@ struct Found {
 impl Found {
     fn ask(&mut self, request: &Request) -> Result<Reply> {
         self.connection.send(request, &[])?;
-        answer(&mut self.connection)
+        receive_within(&mut self.connection, ANSWER_LIMIT, "answer")?
+            .ok_or(Error::Closed)?
+            .decode()
     }
 
     fn name(&self) -> String {
@@ -84,78 +83,53 @@ fn here() -> Result<PathBuf> {
     std::env::current_dir().doing(|| "looking up the working directory".into())
 }
 
+/// What a search came to.
+struct Search {
+    found: Vec<Found>,
+    /// Something that may be a daemon could not be spoken to. The user has been told.
+    trouble: bool,
+}
+
 /// The daemons that run; what is left of dead ones is removed on the way.
-fn find(whose: Whose) -> Result<Vec<Found>> {
+fn find(whose: Whose) -> Result<Search> {
     let root = project::root(&here()?);
     let runtime = runtime_dir(&env)?;
-    let mut found = Vec::new();
+    let mut search = Search {
+        found: Vec::new(),
+        trouble: false,
+    };
     for (socket, note) in notes(&runtime) {
         if whose == Whose::Project && note.root != root {
             continue;
         }
-        let Some(connection) = dial(&socket)? else {
-            sweep(&socket);
-            continue;
-        };
-        let peer = connection.peer()?;
-        if peer.uid() != nix::unistd::geteuid().as_raw() {
-            return Err(Error::Unsafe {
-                path: socket,
-                why: format!("its server runs as user `{}`", peer.uid()),
-            });
+        match call(&socket, note) {
+            Ok(Some(found)) => search.found.push(found),
+            Ok(None) => sweep(&socket),
+            Err(error) => search.trouble = complain(&error),
         }
-        let mut connection = connection;
-        let greeting = answer(&mut connection);
-        found.push(Found {
-            note,
-            connection,
-            pid: peer.pid(),
-            greeting,
-        });
     }
-    Ok(found)
+    Ok(search)
 }
 
 /// `None`: nobody listens.
-fn dial(socket: &Path) -> Result<Option<Connection>> {
-    match UnixStream::connect(socket) {
-        Ok(stream) => Ok(Some(Connection::new(stream))),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-            ) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(error).doing(|| format!("cannot connect to `{}`", socket.display())),
-    }
+fn call(socket: &Path, note: Note) -> Result<Option<Found>> {
+    let Some(mut connection) = connect(socket)? else {
+        return Ok(None);
+    };
+    let pid = connection.peer()?.pid();
+    let greeting = greeting(&mut connection).and_then(|hello| hello.ok_or(Error::Closed));
+    Ok(Some(Found {
+        note,
+        connection,
+        pid,
+        greeting,
+    }))
 }
 
-fn answer<T: serde::de::DeserializeOwned>(connection: &mut Connection) -> Result<T> {
-    let deadline = Instant::now() + ANSWER_LIMIT;
-    loop {
-        if let Some(frame) = connection.next_frame()? {
-            return frame.decode();
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(Error::Other(format!(
-                "the daemon did not answer within {} s",
-                ANSWER_LIMIT.as_secs()
-            )));
-        }
-        let mut fds = [PollFd::new(connection.as_fd(), PollFlags::POLLIN)];
-        let ms = PollTimeout::try_from(left.as_millis() + 1).unwrap_or(PollTimeout::MAX);
-        match poll(&mut fds, ms) {
-            Ok(0) | Err(nix::Error::EINTR) => continue,
-            Ok(_) => {}
-            Err(error) => return Err(error).doing(|| "waiting for the daemon".into()),
-        }
-        if connection.fill()? == Filled::Eof {
-            return Err(Error::Closed);
-        }
-    }
+/// One daemon's trouble is not another's: the command goes on. Always true.
+fn complain(error: &Error) -> bool {
+    eprintln!("error: {error}");
+    true
 }
 
 fn print(text: &str) {
@@ -165,42 +139,55 @@ fn print(text: &str) {
 
 /// `status`. Returns the exit status.
 pub fn status(whose: Whose, json: bool) -> Result<i32> {
+    let Search { found, mut trouble } = find(whose)?;
     let mut documents = Vec::new();
-    for mut daemon in find(whose)? {
-        if daemon.greeting.is_ok() && !daemon.is_ours() {
-            return Err(Error::Other(format!(
-                "{} is of another version of pyseidon\n\nhint: `pyseidon-daemon restart`",
-                daemon.name()
-            )));
-        }
-        match daemon.ask(&Request::Status) {
-            Ok(Reply::Status(text)) => documents.push(text),
-            Ok(_) => return Err(Error::Malformed),
-            // It left at this moment.
-            Err(Error::Closed) => {}
-            Err(error) => return Err(silent(&daemon, &error)),
+    for mut daemon in found {
+        match document(&mut daemon) {
+            Ok(text) => documents.extend(text),
+            Err(error) => trouble = complain(&error),
         }
     }
     if json {
         print(&format!("[{}]\n", documents.join(",")));
-    } else if documents.is_empty() {
+    } else if documents.is_empty() && !trouble {
         print(&nothing_runs(whose)?);
     } else {
         let colour = console::colors_enabled();
         for (at, text) in documents.iter().enumerate() {
-            let document: Document = serde_json::from_str(text).map_err(|_| {
-                Error::Other(
+            let Ok(document) = serde_json::from_str::<Document>(text) else {
+                trouble = complain(&Error::Other(
                     "a daemon of another build of pyseidon answered\n\nhint: `pyseidon-daemon restart`"
                         .into(),
-                )
-            })?;
+                ));
+                continue;
+            };
             if at > 0 {
                 print("\n");
             }
             print(&document.render(colour));
         }
     }
-    Ok(if documents.is_empty() { NOT_RUNNING } else { 0 })
+    Ok(match (trouble, documents.is_empty()) {
+        (true, _) => COMPLAINED,
+        (false, true) => NOT_RUNNING,
+        (false, false) => 0,
+    })
+}
+
+/// What a daemon says of itself; `None` if it left at this moment.
+fn document(daemon: &mut Found) -> Result<Option<String>> {
+    if daemon.greeting.is_ok() && !daemon.is_ours() {
+        return Err(Error::Other(format!(
+            "{} is of another version of pyseidon\n\nhint: `pyseidon-daemon restart`",
+            daemon.name()
+        )));
+    }
+    match daemon.ask(&Request::Status) {
+        Ok(Reply::Status(text)) => Ok(Some(text)),
+        Ok(_) => Err(Error::Malformed),
+        Err(Error::Closed) => Ok(None),
+        Err(error) => Err(silent(daemon, &error)),
+    }
 }
 
 fn silent(daemon: &Found, error: &Error) -> Error {
@@ -223,11 +210,11 @@ fn nothing_runs(whose: Whose) -> Result<String> {
 
 /// `stop`. Runs that have begun go on to their end.
 pub fn stop(whose: Whose) -> Result<i32> {
-    let daemons = find(whose)?;
-    if daemons.is_empty() {
+    let Search { found, mut trouble } = find(whose)?;
+    if found.is_empty() && !trouble {
         print(&nothing_runs(whose)?);
     }
-    for mut daemon in daemons {
+    for mut daemon in found {
         if daemon.greeting.is_ok() && !daemon.is_ours() {
             // What a request looks like may have changed; what a signal means has not.
             terminate(daemon.pid);
@@ -236,11 +223,11 @@ pub fn stop(whose: Whose) -> Result<i32> {
         }
         match daemon.ask(&Request::Stop) {
             Ok(Reply::Done) | Err(Error::Closed) => print(&format!("stopped {}\n", daemon.name())),
-            Ok(_) => return Err(Error::Malformed),
-            Err(error) => return Err(silent(&daemon, &error)),
+            Ok(_) => trouble = complain(&Error::Malformed),
+            Err(error) => trouble = complain(&silent(&daemon, &error)),
         }
     }
-    Ok(0)
+    Ok(if trouble { COMPLAINED } else { 0 })
 }
 
 /// `start`. Says so if one is running already.
@@ -260,7 +247,15 @@ pub fn start() -> Result<i32> {
     let binaries = exe.parent().unwrap_or(Path::new("/"));
     let key = key(&environment, &cwd, binaries, &Attributes::read()?);
     let root = environment.root.display().to_string();
-    match spawn(&exe, &cwd, &environment, &key)? {
+    let daemon = Daemon {
+        environment: &environment,
+        key: &key,
+        // It is not to be called.
+        socket: Path::new(""),
+        script: cwd.join(&environment.script),
+        program: exe.clone(),
+    };
+    match daemon.spawn()? {
         Readiness::Ready => print(&format!("started a daemon for `{root}`\n")),
         Readiness::AlreadyRunning => print(&format!("a daemon is running for `{root}` already\n")),
         Readiness::Failed(why) => {
@@ -270,52 +265,12 @@ pub fn start() -> Result<i32> {
     Ok(0)
 }
 
-fn spawn(exe: &Path, cwd: &Path, environment: &Environment, key: &str) -> Result<Readiness> {
-    let (mut ours, theirs) = Connection::pair()?;
-    let number = theirs.as_fd().as_raw_fd();
-    let mut command = Command::new(exe);
-    command
-        .arg("run")
-        .args(["--ready-fd", &number.to_string()])
-        .args([OsStr::new("--root"), environment.root.as_os_str()])
-        .args([
-            OsStr::new("--script"),
-            cwd.join(&environment.script).as_os_str(),
-        ])
-        .args([OsStr::new("--python"), environment.python.as_os_str()])
-        .args(["--key", key]);
-    for option in &environment.python_options {
-        // One word, because the option begins with a dash.
-        let mut word = std::ffi::OsString::from("--python-option=");
-        word.push(option);
-        command.arg(word);
-    }
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    // SAFETY: the closure makes one system call; everything else is left to the daemon itself.
-    unsafe {
-        command.pre_exec(move || match libc::fcntl(number, libc::F_SETFD, 0) {
-            -1 => Err(io::Error::last_os_error()),
-            _ => Ok(()),
-        });
-    }
-    command
-        .spawn()
-        .doing(|| format!("cannot start `{}`", exe.display()))?;
-    // Our copy of the daemon's end: its death is to be seen as the end of the channel.
-    drop(theirs);
-    match answer(&mut ours) {
-        Err(Error::Closed) => Err(Error::Other("the daemon died while it started".into())),
-        other => other,
-    }
-}
-
 /// `restart`.
 pub fn restart() -> Result<i32> {
-    stop(Whose::Project)?;
-    start()
+    match stop(Whose::Project)? {
+        0 => start(),
+        status => Ok(status),
+    }
 }
 
 /// `log`: prints the logs of the project's daemons, living or dead.

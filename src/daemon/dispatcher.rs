@@ -138,7 +138,6 @@ impl Dispatcher {
     pub(super) fn new(parts: Parts, now: Instant) -> Self {
         let hello = Hello {
             version: crate::protocol::VERSION,
-            build: parts.identity.build.clone(),
             pid: std::process::id() as i32,
         };
         Self {

@@ -134,15 +134,16 @@ fn detach(ready_fd: Option<RawFd>) -> Option<Connection> {
     let _ = nix::unistd::setsid();
     let _ = nix::unistd::chdir("/");
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-    for signal in Signal::iterator() {
+    for signal in 1..=libc::SIGRTMAX() {
         let action = match signal {
-            Signal::SIGKILL | Signal::SIGSTOP => continue,
-            Signal::SIGPIPE => nix::sys::signal::SigHandler::SigIgn,
-            _ => nix::sys::signal::SigHandler::SigDfl,
+            libc::SIGPIPE => libc::SIG_IGN,
+            _ => libc::SIG_DFL,
         };
+        // Refused for KILL, STOP and those of the C library.
         // SAFETY: no handler of ours is replaced, and default or ignore run no code.
-        let _ = unsafe { nix::sys::signal::signal(signal, action) };
+        unsafe { libc::signal(signal, action) };
     }
+    let _ = SigSet::empty().thread_set_mask();
     process::become_subreaper();
     let fd = ready_fd?;
     // SAFETY: the caller opened it for us, and its number was given for this purpose only.

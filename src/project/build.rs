@@ -6,8 +6,10 @@ use std::fs;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::error::{Context, Error, Result};
+use crate::process::output_within;
 use crate::trace::Signature;
 
 const BINARIES: [&str; 3] = ["pyseidon-test", "pyseidon-daemon", "pyseidon"];
@@ -67,21 +69,25 @@ fn installed_packages(prefix: &Path) -> Vec<PathBuf> {
         .collect()
 }
 
+/// A client waits meanwhile, twice as long. A Python starts in a fraction of a second.
+const ASK_LIMIT: Duration = Duration::from_secs(5);
+
 fn ask(python: &Path, options: &[OsString]) -> Result<PathBuf> {
     const QUESTION: &str = "import importlib.util, os, sys; \
         spec = importlib.util.find_spec('pyseidon'); \
         origin = spec.origin if spec and spec.origin else ''; \
         sys.stdout.buffer.write(os.fsencode(os.path.dirname(origin)))";
-    let answer = Command::new(python)
+    let mut command = Command::new(python);
+    command
         .args(options)
         .args(["-c", QUESTION])
         // `-c` puts the working directory on `sys.path`.
         .current_dir("/")
         .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .doing(|| format!("cannot run `{}`", python.display()))?;
-    let package = PathBuf::from(OsString::from_vec(answer.stdout));
+        .stderr(Stdio::null());
+    let answer = output_within(&mut command, ASK_LIMIT)
+        .doing(|| format!("cannot ask `{}`", python.display()))?;
+    let package = PathBuf::from(OsString::from_vec(answer));
     if package.join(LANDMARK).is_file() {
         return Ok(package);
     }

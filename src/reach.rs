@@ -1,6 +1,6 @@
-//! Reaching a daemon, and starting one where there is none.
+//! Reaching a daemon, and starting one where there is none: for the client, and for people.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -10,9 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt,
-};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, setsockopt, socket, sockopt};
 use nix::sys::time::TimeVal;
 
 use crate::error::{Context, Error, Result};
@@ -31,7 +29,30 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connects to a socket and hears out the greeting. `None` if nobody listens there.
-pub(super) fn dial(path: &Path) -> Result<Option<Connection>> {
+pub fn dial(path: &Path) -> Result<Option<Connection>> {
+    let Some(mut connection) = connect(path)? else {
+        return Ok(None);
+    };
+    match greeting(&mut connection)? {
+        Some(hello) if hello.version == VERSION => Ok(Some(connection)),
+        Some(hello) => Err(Error::Other(format!(
+            "the daemon speaks version {} of the protocol, not {VERSION}",
+            hello.version
+        ))),
+        // It has just closed its socket: the next try finds nobody.
+        None => Ok(None),
+    }
+}
+
+/// What a daemon says first; `None` if it hangs up instead.
+pub fn greeting(connection: &mut Connection) -> Result<Option<Hello>> {
+    receive_within(connection, HELLO_TIMEOUT, "greet")?
+        .map(|frame| frame.decode())
+        .transpose()
+}
+
+/// Connects to a socket, if its server is this user's. `None` if nobody listens there.
+pub fn connect(path: &Path) -> Result<Option<Connection>> {
     let shown = path.display();
     let address = UnixAddr::new(path).doing(|| format!("cannot use the socket `{shown}`"))?;
     let socket = loop {
@@ -46,7 +67,7 @@ pub(super) fn dial(path: &Path) -> Result<Option<Connection>> {
         let patience = TimeVal::new(HELLO_TIMEOUT.as_secs() as _, 0);
         setsockopt(&socket, sockopt::SendTimeout, &patience)
             .doing(|| "setting a socket's timeout".into())?;
-        match connect(socket.as_raw_fd(), &address) {
+        match nix::sys::socket::connect(socket.as_raw_fd(), &address) {
             Ok(()) => break socket,
             Err(nix::Error::EINTR) => {}
             Err(nix::Error::ENOENT | nix::Error::ECONNREFUSED) => return Ok(None),
@@ -56,7 +77,7 @@ pub(super) fn dial(path: &Path) -> Result<Option<Connection>> {
             }
         }
     };
-    let mut connection = Connection::new(UnixStream::from(socket));
+    let connection = Connection::new(UnixStream::from(socket));
     let owner = connection.peer()?.uid();
     if owner != nix::unistd::geteuid().as_raw() {
         return Err(Error::Unsafe {
@@ -64,22 +85,11 @@ pub(super) fn dial(path: &Path) -> Result<Option<Connection>> {
             why: format!("its server runs as user `{owner}`"),
         });
     }
-    let hello = match receive_within(&mut connection, HELLO_TIMEOUT, "greet")? {
-        Some(frame) => frame.decode::<Hello>()?,
-        // It has just closed its socket: the next try finds nobody.
-        None => return Ok(None),
-    };
-    if hello.version != VERSION {
-        return Err(Error::Other(format!(
-            "the daemon speaks version {} of the protocol, not {VERSION}",
-            hello.version
-        )));
-    }
     Ok(Some(connection))
 }
 
 /// The next frame, or `None` at the end of the conversation.
-pub(super) fn receive_within(
+pub fn receive_within(
     connection: &mut Connection,
     limit: Duration,
     what: &str,
@@ -113,21 +123,23 @@ fn silent(what: &str, limit: Duration) -> Error {
 }
 
 /// The daemon that this run asks for, running or not.
-pub(super) struct Daemon<'a> {
-    pub(super) environment: &'a Environment,
-    pub(super) key: &'a str,
-    pub(super) socket: &'a Path,
+pub struct Daemon<'a> {
+    pub environment: &'a Environment,
+    pub key: &'a str,
+    pub socket: &'a Path,
     /// The script's path, absolute.
-    pub(super) script: PathBuf,
-    pub(super) program: PathBuf,
+    pub script: PathBuf,
+    pub program: PathBuf,
 }
 
 impl Daemon<'_> {
     /// Starts a daemon and connects to it, or to the one that was faster.
-    pub(super) fn start(&self) -> Result<Connection> {
+    pub fn start(&self) -> Result<Connection> {
         // A loser may be told of a winner that leaves at that moment: so a second time.
         for _ in 0..2 {
-            self.spawn()?;
+            if let Readiness::Failed(why) = self.spawn()? {
+                return Err(Error::Other(format!("the daemon could not start: {why}")));
+            }
             if let Some(connection) = dial(self.socket)? {
                 return Ok(connection);
             }
@@ -135,8 +147,8 @@ impl Daemon<'_> {
         Err(Error::Other("a new daemon went away at once".into()))
     }
 
-    /// Returns when some daemon listens.
-    fn spawn(&self) -> Result<()> {
+    /// Returns when some daemon listens, or none will.
+    pub fn spawn(&self) -> Result<Readiness> {
         let (ours, theirs) = Connection::pair()?;
         let ready_fd = theirs.as_fd().as_raw_fd().to_string();
         let mut command = Command::new(&self.program);
@@ -148,7 +160,7 @@ impl Daemon<'_> {
             .args([OsStr::new("--python"), self.environment.python.as_os_str()]);
         for option in &self.environment.python_options {
             // One word, because the option begins with a dash.
-            let mut word = super::os(b"--python-option=");
+            let mut word = OsString::from("--python-option=");
             word.push(option);
             command.arg(word);
         }
@@ -172,19 +184,14 @@ impl Daemon<'_> {
         let _ = between.wait();
         let mut ours = ours;
         match receive_within(&mut ours, START_TIMEOUT, "start")? {
-            Some(frame) => match frame.decode()? {
-                Readiness::Ready | Readiness::AlreadyRunning => Ok(()),
-                Readiness::Failed(why) => {
-                    Err(Error::Other(format!("the daemon could not start: {why}")))
-                }
-            },
+            Some(frame) => frame.decode(),
             None => Err(Error::Other("the daemon died while it started".into())),
         }
     }
 }
 
-/// In the child, before it becomes the daemon: leaves the caller's session, family and
-/// descriptors.
+/// In the child, before it becomes the daemon: leaves the caller's session and family. The rest of
+/// what it inherited it puts off by itself.
 ///
 /// The daemon must not be a child of this process, which may become plain pytest: a test that
 /// waits for any child would meet it.
@@ -196,26 +203,6 @@ fn detach(ready: &OwnedFd) -> io::Result<()> {
             -1 => return Err(io::Error::last_os_error()),
             0 => {}
             _ => libc::_exit(0),
-        }
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
-        for signal in 1..=libc::SIGRTMAX() {
-            libc::signal(signal, libc::SIG_DFL);
-        }
-        if libc::syscall(
-            libc::SYS_close_range,
-            3,
-            libc::c_uint::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        ) == -1
-        {
-            // Linux before 5.11. The highest number is bounded by the limit.
-            let mut limit: libc::rlimit = std::mem::zeroed();
-            libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit);
-            for fd in 3..limit.rlim_cur.min(1 << 20) as libc::c_int {
-                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
-            }
         }
         if libc::fcntl(ready.as_raw_fd(), libc::F_SETFD, 0) == -1 {
             return Err(io::Error::last_os_error());
