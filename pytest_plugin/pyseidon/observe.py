@@ -240,7 +240,7 @@ def stop():
     refresh.GENERATORS.extend(found.get("unseeded", ()))
     return {
         "modules": module_files(),
-        "names": sorted({name.partition(".")[0] for name in sys.modules}),
+        "names": sorted({name.partition(".")[0] for name in sys.modules} | STARTUP_NAMES),
         "packages": packages(),
         "sys_path": [os.path.abspath(path) for path in sys.path],
         "files": [*state.files, *(str(path) for path in found.get("inspected", ()))],
@@ -330,6 +330,9 @@ def interpreter_files():
         os.path.join(os.path.dirname(here), "pyvenv.cfg"),
     ]
 
+
+# What `site` tries to import, before anything of ours could see that it was not there.
+STARTUP_NAMES = {"sitecustomize", "usercustomize"}
 
 # What start-up code may not do, as it is done before anything of ours could see it: the same
 # things that end the loading of plugins in a checkpoint.

@@ -37,8 +37,8 @@ const SEED_RUNS: u32 = 20;
 const SEED_TIME: Duration = Duration::from_secs(15 * 60);
 
 impl Dispatcher {
-    /// A run was handed to this zygote.
-    pub(super) fn note_use(&mut self, id: ZygoteId, shape: &Shape, now: Instant) {
+    /// A run was handed to this zygote. A P0 for its shape is wanted if it took a Z0.
+    pub(super) fn note_use(&mut self, id: ZygoteId, shape: Option<&Shape>, now: Instant) {
         let Some(zygote) = self.zygotes.get(&id) else {
             return;
         };
@@ -49,7 +49,7 @@ impl Dispatcher {
                 generation.served += 1;
             }
         }
-        if level == Level::Z0 {
+        if let (Level::Z0, Some(shape)) = (level, shape) {
             self.want_growth(key, shape, now);
         }
     }

@@ -380,6 +380,8 @@ impl Dispatcher {
         let discarded = if is_current {
             root.current.take()
         } else {
+            // What serves is older: if it is stale too, that is found out and is reason enough.
+            root.no_rotation_before = now + RETRY;
             root.next.take()
         };
         root.forgive();

@@ -4,8 +4,8 @@
 //!              a Z0 is being built        Entered
 //!  request ──────▶ Held ────▶ Serving ───────────────▶ Running ──Ended──▶ history
 //!     │              │         │  ▲ │                     │
-//!     │ nothing is   │ 30 s,   │  └─┘ Refused: the next    │ the zygote is gone:
-//!     │ ready        │ Failed  │      checkpoint           ▼ the end is not known
+//!     │ nothing is   │ 30 s,   │  └─┘ Refused, Died:       │ the zygote is gone:
+//!     │ ready        │ Failed  │      the next one         ▼ the end is not known
 //!     └─▶ Plain ◀────┴─────────┘
 //! ```
 //!
@@ -15,7 +15,7 @@
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use super::choose::{Candidate, choose};
+use super::choose::{Answer, Candidate, choose};
 use super::dispatcher::{Dispatcher, wall_clock};
 use super::history::Record;
 use super::parcel::Parcel;
@@ -146,6 +146,7 @@ impl Dispatcher {
 
     /// Hands a run to the best checkpoint there is, holds it, or has it run plainly.
     pub(super) fn place(&mut self, id: u64, mut about: About, mut parcel: Parcel, now: Instant) {
+        let mut misfit = None;
         loop {
             let choice = self.choose_for(&about, &parcel);
             for (zygote, why) in choice.stale {
@@ -157,7 +158,7 @@ impl Dispatcher {
                     Some(root) => about.root = root,
                     None => return self.run_plainly(id, parcel, None, &why),
                 }
-                self.note_why(id, &why);
+                misfit = Some(why);
                 continue;
             };
             self.remember(id, &about, &parcel);
@@ -165,7 +166,12 @@ impl Dispatcher {
             if taken {
                 let passed = choice.passed.join("; ");
                 self.note_serving(id, zygote, &about.shape, passed);
-                self.note_use(zygote, &about.shape, now);
+                // What lost its worker stands for this shape none the less.
+                let has_p0 = about.tried.iter().any(|id| {
+                    let tried = self.zygotes.get(id).filter(|tried| tried.is_ready());
+                    tried.is_some_and(|tried| tried.answer(&about.shape) == Answer::Accepts)
+                });
+                self.note_use(zygote, (!has_p0).then_some(&about.shape), now);
                 let stage = Stage::Serving {
                     zygote,
                     since: now,
@@ -196,7 +202,7 @@ impl Dispatcher {
             self.remember(id, &about, &parcel);
         }
         let why = self.want_root(about.root, now);
-        self.run_plainly(id, parcel, None, &why);
+        self.run_plainly(id, parcel, None, &misfit.unwrap_or(why));
     }
 
     /// Its root stands for this run, or is to be built for it.

@@ -83,6 +83,9 @@ fn a_worker_that_is_killed_early_does_not_speak_against_its_checkpoint() {
     assert_eq!(bench.reply(&mut caller), Some(plain), "neither P0 nor Z0");
     bench.fakes.manner(|m| *m = Manner::default());
     bench.end_plains();
+    bench.ahead += Duration::from_secs(20);
+    bench.turn_soon();
+    bench.turn_soon();
     assert!(bench.run_through(run()));
     assert_eq!(bench.last_checkpoint().as_deref(), Some("P0"));
     assert_eq!(*bench.fakes.grown.lock().unwrap(), 1);

@@ -30,7 +30,10 @@ fn an_environment_that_no_z0_stands_for_gets_one_of_its_own() {
     bench.until("a P0", |b| b.ready("P0") == 1);
     assert!(!bench.run_through(with_mode("b")));
     let record = bench.server.dispatcher.history.records().last().unwrap();
-    assert!(record.why.is_some());
+    assert_eq!(
+        record.why.as_deref(),
+        Some("`MODE` has another value in the environment")
+    );
     bench.until("another P0", |b| b.ready("P0") == 2);
     for mode in ["b", "a", "b"] {
         assert!(bench.run_through(with_mode(mode)), "{mode}");
