@@ -115,7 +115,7 @@ def wait(facts, holds, shallow):
     worker.START.unwritten = bytecode.unwritten()
     # The collector would otherwise touch, and so copy, every page of every child.
     gc.collect()
-    _zygote.survey()
+    _zygote.survey(gc)
     gc.freeze()
     return _zygote.park(facts, holds, shallow)
 

@@ -141,21 +141,25 @@ fn flush(py: Python<'_>) -> bool {
 static INHERITED: AtomicBool = AtomicBool::new(false);
 
 /// Looks through what this zygote is about to keep from its children's collectors. Generators do
-/// not count: those that are suspended belong to calls on the stack, which will return.
+/// not count: those that are suspended belong to calls on the stack, which will return. `gc` is
+/// given, as importing it would show in `sys.modules` before pytest has.
 #[pyfunction]
-pub(crate) fn survey(py: Python<'_>) {
-    if !look(py, false).unwrap_or(false) {
+pub(crate) fn survey(py: Python<'_>, gc: &Bound<'_, PyAny>) {
+    if !look(py, gc, false).unwrap_or(false) {
         INHERITED.store(true, Ordering::Relaxed);
     }
 }
 
 /// True if no object has something to do at the end.
 fn nothing_waits(py: Python<'_>) -> bool {
-    !INHERITED.load(Ordering::Relaxed) && look(py, true).unwrap_or(false)
+    !INHERITED.load(Ordering::Relaxed)
+        && py
+            .import("gc")
+            .and_then(|gc| look(py, &gc, true))
+            .unwrap_or(false)
 }
 
-fn look(py: Python<'_>, generators: bool) -> PyResult<bool> {
-    let gc = py.import("gc")?;
+fn look(py: Python<'_>, gc: &Bound<'_, PyAny>, generators: bool) -> PyResult<bool> {
     let streams = standard_streams(py)?;
     let weak_type = py.import("_weakref")?.getattr("ref")?.as_ptr();
     let objects = gc.call_method0("get_objects")?.cast_into::<PyList>()?;
