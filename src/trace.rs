@@ -287,10 +287,13 @@ impl Trace {
         self.env_all |= parent.env_all;
     }
 
-    /// The directories that a watcher has to watch.
+    /// The directories that a watcher has to watch. Paths that were only looked at are left to the
+    /// check at each run: among them are all that lead to a file, `/tmp` and home directories too,
+    /// where something changes all the time.
     pub fn watched(&self) -> BTreeSet<PathBuf> {
         self.files
             .iter()
+            .filter(|f| f.role != Role::Probe)
             .filter_map(|f| f.path.parent())
             .chain(self.dirs.iter().map(|d| d.path.as_path()))
             .map(Path::to_path_buf)
