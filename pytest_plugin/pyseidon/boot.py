@@ -31,7 +31,9 @@ def load():
 
     del sys.path[0]
     loaded = {
-        name.partition(".")[2]: sys.modules[name] for name in sys.modules if name.startswith("pyseidon.")
+        name.partition(".")[2]: sys.modules[name]
+        for name in sys.modules
+        if name.startswith("pyseidon.")
     }
     for name in set(sys.modules) - before:
         del sys.modules[name]

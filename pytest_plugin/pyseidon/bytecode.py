@@ -27,7 +27,9 @@ def unwritten():
         elif rewrite is not None and isinstance(loader, rewrite.AssertionRewritingHook):
             source, target = rewritten_paths(rewrite, file)
             if rewrite._read_pyc(source, target) is None and is_writable(str(target)):
-                found.append(lambda paths=(source, target), hook=loader: write(rewrite, hook, *paths))
+                found.append(
+                    lambda paths=(source, target), hook=loader: write(rewrite, hook, *paths)
+                )
     return found
 
 
@@ -43,7 +45,10 @@ def is_fresh(cached, file):
         # Checked by a hash of the source, or not at all: never outdated by time.
         return len(header) == 16
     stamp = int(source.st_mtime) & 0xFFFFFFFF, source.st_size & 0xFFFFFFFF
-    return stamp == (int.from_bytes(header[8:12], "little"), int.from_bytes(header[12:16], "little"))
+    return stamp == (
+        int.from_bytes(header[8:12], "little"),
+        int.from_bytes(header[12:16], "little"),
+    )
 
 
 def is_writable(cached):

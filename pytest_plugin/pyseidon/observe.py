@@ -160,7 +160,9 @@ def start_plugins():
     core.append(os.path.dirname(__file__))
     known = [(rule.file, rule.kind) for rule in refresh.RULES]
     find_spec = sys.modules["importlib.util"].find_spec.__code__
-    _zygote.observe(impure_functions(), find_spec, stdlib_directories(), [d + os.sep for d in core], known)
+    _zygote.observe(
+        impure_functions(), find_spec, stdlib_directories(), [d + os.sep for d in core], known
+    )
     sys.setprofile(_zygote.profile)
 
 

@@ -171,8 +171,7 @@ def config_frame():
     """The frame of pytest's `Config` that is reading arguments and loading plugins."""
     frame = sys._getframe(1)
     while not (
-        frame.f_code.co_name in CONFIG_PARSE
-        and frame.f_globals.get("__name__") == "_pytest.config"
+        frame.f_code.co_name in CONFIG_PARSE and frame.f_globals.get("__name__") == "_pytest.config"
     ):
         frame = frame.f_back
     return frame
