@@ -4,20 +4,23 @@ import math
 from xml.sax.saxutils import escape
 
 WIDTH = 900
-MARGIN = 24
-GAP = 28
+MARGIN = 22
+GAP = 20
 PANEL = (WIDTH - 2 * MARGIN - GAP) / 2
-LABEL = 158
-VALUE = 92
+LABEL = 152
+VALUE = 112
 BARS = PANEL - LABEL - VALUE
 ROW = 21
 BAR = 13
 HEAD = 62
 PANEL_HEAD = 30
 AXIS = 30
-FOOT = 26
+FOOT = 44
 
 TIMES = "\N{MULTIPLICATION SIGN}"
+DAGGER = "\N{DAGGER}"
+
+FRESHNESS = ("environment", "edit", "constant")
 
 # The card has a ground of its own: a picture on a page follows the system's mode and not the
 # page's, so text without a ground would vanish on pages that differ from the system.
@@ -29,21 +32,28 @@ STYLE = """
     .faint { fill: #656d76; font-size: 11px }
     .ours { font-weight: 600 }
     .grid { stroke: #e4e8ec }
-    .bar-plain { fill: #8c959f } .bar-ours { fill: #0f766e } .bar-peer { fill: #c9b27c }
+    .bar-plain { fill: #8c959f } .bar-ours { fill: #0f766e } .bar-peer { fill: #b8995a }
+    .bar-first { fill: #0f766e; fill-opacity: .45 }
+    .bar-stale { fill: #b8995a; fill-opacity: .2; stroke: #b8995a; stroke-dasharray: 4 2 }
     @media (prefers-color-scheme: dark) {
       .ground { fill: #151b23; stroke: #30363d }
       text { fill: #e6edf3 }
       .faint { fill: #9198a1 }
       .grid { stroke: #2a313b }
-      .bar-plain { fill: #6e7781 } .bar-ours { fill: #2dd4bf } .bar-peer { fill: #8f7a45 }
+      .bar-plain { fill: #6e7781 } .bar-ours, .bar-first { fill: #2dd4bf }
+      .bar-peer, .bar-stale { fill: #9c8450 } .bar-stale { stroke: #b39a63 }
     }
 """
 
 
-def kind_of(name):
+def kind_of(name, abilities):
     if name in ("warm", "first"):
-        return "ours"
-    return "plain" if name.startswith("plain") else "peer"
+        return "ours" if name == "warm" else "first"
+    if name.startswith("plain"):
+        return "plain"
+    # A time for an answer that may be of yesterday is not to be mistaken for the others.
+    blind = any(abilities.get(name, {}).get(probe) for probe in FRESHNESS)
+    return "stale" if blind else "peer"
 
 
 def steps(low, high):
@@ -71,27 +81,28 @@ def draw(result, titles, order):
                 for name, title in titles
                 if "median_ms" in found["selections"]["one"].get(name, {})
             ]
-            panels.append((project, rows))
-    medians = [figures["median_ms"] for _, rows in panels for _, _, figures in rows]
+            panels.append((project, rows, found["abilities"]))
+    medians = [figures["median_ms"] for _, rows, _ in panels for _, _, figures in rows]
     # The shortest bar must still be seen.
-    axis = steps(min(medians) / 1.6, max(medians))
+    axis = [step for step in steps(min(medians) / 1.6, max(medians)) if step < max(medians)]
+    ends = axis[0], max(medians)
 
     lines, height = [], HEAD
     for first in range(0, len(panels), 2):
         pair = panels[first : first + 2]
-        tall = max(len(rows) for _, rows in pair) * ROW
-        for column, (project, rows) in enumerate(pair):
+        tall = max(len(rows) for _, rows, _ in pair) * ROW
+        for column, panel in enumerate(pair):
             x = MARGIN + column * (PANEL + GAP)
-            lines += draw_panel(x, height, project, rows, axis, tall)
+            lines += draw_panel(x, height, panel, axis, ends, tall)
         height += PANEL_HEAD + tall + AXIS
     height += FOOT
     machine = result["machine"]
-    kind = "how many times faster than pytest in the same round"
-    footer = (
-        f"medians of {result['rounds']} interleaved rounds, logarithmic axis; {TIMES}: {kind} · "
-        f"Python {machine['python']}, "
-        f"{machine['cpus']} CPUs, {machine['day']}"
-    )
+    footer = [
+        f"Medians of {result['rounds']} interleaved rounds, logarithmic axis; {TIMES}: how many "
+        f"times faster than pytest in the same round, {DAGGER} than pytest 8.3.",
+        "Dashed: passes tests that an edit or a changed variable must fail. "
+        f"Python {machine['python']}, {machine['cpus']} CPUs, {machine['day']}.",
+    ]
     size = f'width="{WIDTH}" height="{height:.0f}" viewBox="0 0 {WIDTH} {height:.0f}"'
     return "\n".join(
         [
@@ -101,15 +112,17 @@ def draw(result, titles, order):
             f'width="{WIDTH - 1}" height="{height - 1:.0f}"/>',
             text(MARGIN, 34, "One test file, in milliseconds (shorter is better)", "title"),
             *lines,
-            text(MARGIN, height - 16, footer, "faint"),
+            text(MARGIN, height - 32, footer[0], "faint"),
+            text(MARGIN, height - 15, footer[1], "faint"),
             "</svg>",
             "",
         ]
     )
 
 
-def draw_panel(x, y, project, rows, axis, tall):
-    left, right = math.log(axis[0]), math.log(axis[-1])
+def draw_panel(x, y, panel, axis, ends, tall):
+    project, rows, abilities = panel
+    left, right = map(math.log, ends)
     start = x + LABEL
 
     def place(value):
@@ -126,11 +139,12 @@ def draw_panel(x, y, project, rows, axis, tall):
         if math.log10(step).is_integer():
             lines.append(text(at, top + tall + 14, f"{step:,}", "faint", "middle"))
     for number, (name, title, figures) in enumerate(rows):
-        kind, middle = kind_of(name), top + number * ROW + ROW / 2
+        kind, middle = kind_of(name, abilities), top + number * ROW + ROW / 2
         value = figures["median_ms"]
         said = f"{value:,.0f} ms"
-        if figures.get("base") == "plain" and figures.get("times_faster"):
+        if figures.get("times_faster") and not name.startswith("plain"):
             said += f" · {short_times(figures['times_faster'])}"
+            said += DAGGER if figures["base"] != "plain" else ""
         emphasis = "ours" if name == "warm" else ""
         lines.append(text(start - 8, middle + 4, title, emphasis, "end"))
         width = max(place(value) - start, 1)

@@ -71,11 +71,23 @@ class Warm(Plain):
         return None
 
     def records(self):
+        return self.status().get("runs", [])
+
+    def checkpoint(self):
+        """What the deepest checkpoint holds, and why it is not deeper."""
+        processes = [p for root in self.status().get("roots", []) for p in root["processes"]]
+        ready = [process for process in processes if process["state"] == "ready"]
+        if not ready:
+            return None
+        # Those of the same level and the same command line are alike.
+        deepest = max(ready, key=lambda process: process["level"] == "P0")
+        names = ("level", "holds", "shallow", "traced_files", "traced_directories", "pss_kib")
+        return {name: deepest[name] for name in names}
+
+    def status(self):
         done = self.daemon("status", "--json")
-        if done.returncode:
-            return []
-        documents = json.loads(done.stdout)
-        return documents[0]["runs"] if documents else []
+        documents = json.loads(done.stdout) if done.returncode == 0 else []
+        return documents[0] if documents else {}
 
     def daemon(self, *arguments):
         return subprocess.run(
@@ -107,3 +119,6 @@ class First(Warm):
 
     def after_run(self):
         self.stop()
+
+    def checkpoint(self):
+        return None

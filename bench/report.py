@@ -2,6 +2,7 @@
 
 import json
 import statistics
+from pathlib import Path
 
 import chart
 from chart import TIMES
@@ -111,10 +112,13 @@ def selection_table(result, selection, kinds):
 
 
 def inside_table(result):
-    rows = []
+    rows, held = [], []
     for name, project in result["projects"].items():
         for selection in SELECTIONS:
-            found = project["selections"][selection.name].get("warm", {}).get("inside")
+            warm = project["selections"][selection.name].get("warm", {})
+            found, checkpoint = warm.get("inside"), warm.get("checkpoint")
+            if checkpoint and selection is SELECTIONS[0]:
+                held.append(f"- {name}: {held_by(checkpoint)}")
             if not found or "in_pytest_ms" not in found:
                 continue
             ways = [
@@ -147,7 +151,20 @@ def inside_table(result):
         "in pytest.",
         "",
         *table(head, rows),
+        "What the checkpoints hold:",
+        "",
+        *held,
+        "",
     ]
+
+
+def held_by(checkpoint):
+    files, directories = checkpoint["traced_files"], checkpoint["traced_directories"]
+    said = f"{checkpoint['level']} with {checkpoint['holds']}; {files:,} files and "
+    said += f"{directories:,} directories are checked before each run"
+    if checkpoint["shallow"]:
+        said += f"; not deeper: {checkpoint['shallow']}"
+    return said
 
 
 def overhead_lines(result):
@@ -258,12 +275,20 @@ def goals(result):
 # ---------------------------------------------------------------- files
 
 
-def write(result, kinds, whole, work, log):
+def write(result, kinds, whole, work, scratch, log):
     """A part or a quick run does not replace the figures that the README shows."""
     place = BENCH / "results" if whole else work / "results"
     place.mkdir(parents=True, exist_ok=True)
-    (place / "latest.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    text = markdown(result, kinds)
+
+    def shareable(text):
+        # Reasons are in the words of others, who like to name places on this machine.
+        for path in (scratch, work, ROOT, Path.home()):
+            text = text.replace(str(path), "...")
+        return text
+
+    document = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+    (place / "latest.json").write_text(shareable(document))
+    text = shareable(markdown(result, kinds))
     (place / "latest.md").write_text(text)
     picture = ROOT / "docs" / "bench.svg" if whole else place / "bench.svg"
     picture.parent.mkdir(exist_ok=True)

@@ -114,14 +114,12 @@ def measure_selection(bench, runners, selection, rounds):
             sample["run"] = runner.after_run()
             samples[runner.name].append(sample)
         log(f"  {selection.name}: round {number + 1} of {rounds}")
+    result = {name: {"absent": why} for name, why in absent.items()}
     for runner in ready:
+        result[runner.name] = report.figures(runner, samples)
+        result[runner.name]["checkpoint"] = runner.checkpoint()
         runner.stop()
-    return {
-        runner.name: report.figures(runner, samples)
-        if runner.name in samples
-        else {"absent": absent[runner.name]}
-        for runner in runners
-    }
+    return result
 
 
 def measure_project(bench, project, kinds, rounds):
@@ -201,7 +199,7 @@ def main(arguments=None):
         result["runs"], result["not_quiet_before"] = bench.runs, bench.restless
         # What was measured until something failed is kept, but never as the whole.
         if result["projects"]:
-            report.write(result, RUNNERS, whole and finished, work, log)
+            report.write(result, RUNNERS, whole and finished, work, scratch, log)
 
 
 if __name__ == "__main__":

@@ -62,6 +62,9 @@ class Runner:
     def after_run(self):
         """Untimed, after every run; what it returns goes with the sample."""
 
+    def checkpoint(self):
+        """Facts about what the runs were served from, for the report."""
+
     def passed(self, output):
         """How many tests the output says have passed, none if it says nothing."""
         found = PASSED.findall(output)

@@ -20,13 +20,6 @@ from .harness.sandbox import Sandbox
 PROJECTS = {project.name: project for project in load()}
 NewSandbox = Callable[..., Sandbox]
 
-# Runs in which there is nothing to park for: pytest says something and leaves before P0.
-BEFORE_P0 = {"--help", "--version"}
-
-
-def depth_of(arguments: tuple[str, ...]) -> str:
-    return "Z0" if BEFORE_P0.intersection(arguments) else "P0"
-
 
 def without(outcome: Outcome, ignored: tuple[str, ...]) -> Outcome:
     """That these files are there is compared, their content is not."""
@@ -41,9 +34,8 @@ def compare(sandbox: Sandbox, project: Project, arguments: tuple[str, ...]) -> N
     plain = without(sandbox.plain(*arguments), ignored)
     first = without(sandbox.first(*arguments), ignored)
     assert_same(plain, first, "the first run", project.unordered)
-    depth = depth_of(arguments)
-    sandbox.until_ready(depth)
-    warm = without(sandbox.warm(*arguments, at=depth), ignored)
+    sandbox.until_ready()
+    warm = without(sandbox.warm(*arguments), ignored)
     assert_same(plain, warm, "the warm run", project.unordered)
 
 

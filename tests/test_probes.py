@@ -216,7 +216,7 @@ def test_k_raw_output_reaches_the_caller(sandbox: Sandbox) -> None:
 
 
 def test_l_coverage_counts_what_it_counts_cold(new_sandbox) -> None:
-    sandbox = new_sandbox(environment(pytest="8.4.2", also="plugins"))
+    sandbox = new_sandbox(environment(pytest="8.4.2", also="few"))
     sandbox.write("pytest.ini", "[pytest]\naddopts = --cov=shop --cov-report=term-missing\n")
     sandbox.write(
         "shop.py", "import json\n\nA = 1\n\ndef sell():\n    return A\n\ndef buy():\n    return 2\n"

@@ -40,8 +40,9 @@ SETUP = (
 )
 
 
-class Stop(Exception):
-    """Raised in place of `Config._checkversion`."""
+# Raised in place of `Config._checkversion`. Its class is one that is there anyway: one of ours
+# would show in `Exception.__subclasses__()`.
+STOP = GeneratorExit("the arguments are read")
 
 
 class Prepared:
@@ -110,7 +111,7 @@ def read_arguments(config, argv):
     """Lets `config` read arguments and ini files as far as pytest does before it loads plugins."""
 
     def stop():
-        raise Stop
+        raise STOP
 
     pathlib = sys.modules["pathlib"]
     args = list(argv)
@@ -120,8 +121,10 @@ def read_arguments(config, argv):
     config._checkversion = stop
     try:
         config.parse(args)
-    except Stop:
-        pass
+    except GeneratorExit as stopped:
+        if stopped is not STOP:
+            raise
+        STOP.__traceback__ = None
     del config._checkversion
     config.pyseidon_args = args
 

@@ -40,102 +40,112 @@ class State:
         self.world = None
 
 
-class Environment(dict):
-    """`os.environ`'s data while a zygote is being built: notes which variables are read."""
-
-    def __getitem__(self, name):
-        STATE.env_read.add(name)
-        return dict.__getitem__(self, name)
-
-    def __contains__(self, name):
-        STATE.env_read.add(name)
-        return dict.__contains__(self, name)
-
-    def get(self, name, default=None):
-        STATE.env_read.add(name)
-        return dict.get(self, name, default)
-
-    def pop(self, name, *default):
-        STATE.env_read.add(name)
-        return dict.pop(self, name, *default)
-
-    def setdefault(self, name, value):
-        STATE.env_read.add(name)
-        return dict.setdefault(self, name, value)
-
-    def whole(self):
-        STATE.env_all = True
-        return super()
-
-    def __iter__(self):
-        return self.whole().__iter__()
-
-    def __len__(self):
-        return self.whole().__len__()
-
-    def __eq__(self, other):
-        return self.whole().__eq__(other)
-
-    def __ne__(self, other):
-        return self.whole().__ne__(other)
-
-    __hash__ = None
-
-    def keys(self):
-        return self.whole().keys()
-
-    def values(self):
-        return self.whole().values()
-
-    def items(self):
-        return self.whole().items()
-
-    def copy(self):
-        return dict(self.whole().items())
+# The two recording classes are made for each build and gone with it: a class that is still there
+# shows in the `__subclasses__()` of its base.
 
 
-class Arguments(list):
-    """`sys.argv` while plugins are loaded: notes reads by code other than pytest's own."""
+def recording_environment(data):
+    """A stand-in for `os.environ`'s data that notes which variables are read."""
 
-    def note(self):
-        """Who asks: not the script, not pytest, nor the standard library on their behalf."""
-        frame = sys._getframe(2)
-        while frame is not None and frame.f_code.co_filename.startswith(STATE.stdlib):
-            frame = frame.f_back
-        asker = "" if frame is None else frame.f_globals.get("__name__", "")
-        if asker.partition(".")[0] not in ("", "__main__", "_pytest", "pytest"):
-            STATE.argv_read = True
-        return super()
+    class Environment(dict):
+        def __getitem__(self, name):
+            STATE.env_read.add(name)
+            return dict.__getitem__(self, name)
 
-    def __getitem__(self, at):
-        # The first is the script, for every run of this root.
-        return list.__getitem__(self, 0) if at == 0 else self.note().__getitem__(at)
+        def __contains__(self, name):
+            STATE.env_read.add(name)
+            return dict.__contains__(self, name)
 
-    def __iter__(self):
-        return self.note().__iter__()
+        def get(self, name, default=None):
+            STATE.env_read.add(name)
+            return dict.get(self, name, default)
 
-    def __len__(self):
-        return self.note().__len__()
+        def pop(self, name, *default):
+            STATE.env_read.add(name)
+            return dict.pop(self, name, *default)
 
-    def __contains__(self, item):
-        return self.note().__contains__(item)
+        def setdefault(self, name, value):
+            STATE.env_read.add(name)
+            return dict.setdefault(self, name, value)
 
-    def __eq__(self, other):
-        return self.note().__eq__(other)
+        def whole(self):
+            STATE.env_all = True
+            return super()
 
-    __hash__ = None
+        def __iter__(self):
+            return self.whole().__iter__()
 
-    def __add__(self, other):
-        return self.note().__add__(other)
+        def __len__(self):
+            return self.whole().__len__()
 
-    def copy(self):
-        return self.note().copy()
+        def __eq__(self, other):
+            return self.whole().__eq__(other)
 
-    def index(self, *args):
-        return self.note().index(*args)
+        def __ne__(self, other):
+            return self.whole().__ne__(other)
 
-    def count(self, item):
-        return self.note().count(item)
+        __hash__ = None
+
+        def keys(self):
+            return self.whole().keys()
+
+        def values(self):
+            return self.whole().values()
+
+        def items(self):
+            return self.whole().items()
+
+        def copy(self):
+            return dict(self.whole().items())
+
+    return Environment(data)
+
+
+def recording_arguments(argv):
+    """A stand-in for `sys.argv` that notes reads by code other than pytest's own."""
+
+    class Arguments(list):
+        def note(self):
+            """Who asks: not the script, not pytest, nor the standard library on their behalf."""
+            frame = sys._getframe(2)
+            while frame is not None and frame.f_code.co_filename.startswith(STATE.stdlib):
+                frame = frame.f_back
+            asker = "" if frame is None else frame.f_globals.get("__name__", "")
+            if asker.partition(".")[0] not in ("", "__main__", "_pytest", "pytest"):
+                STATE.argv_read = True
+            return super()
+
+        def __getitem__(self, at):
+            # The first is the script, for every run of this root.
+            return list.__getitem__(self, 0) if at == 0 else self.note().__getitem__(at)
+
+        def __iter__(self):
+            return self.note().__iter__()
+
+        def __len__(self):
+            return self.note().__len__()
+
+        def __contains__(self, item):
+            return self.note().__contains__(item)
+
+        def __eq__(self, other):
+            return self.note().__eq__(other)
+
+        __hash__ = None
+
+        def __add__(self, other):
+            return self.note().__add__(other)
+
+        def copy(self):
+            return self.note().copy()
+
+        def index(self, *args):
+            return self.note().index(*args)
+
+        def count(self, item):
+            return self.note().count(item)
+
+    return Arguments(argv)
 
 
 def start(texts, files):
@@ -143,15 +153,14 @@ def start(texts, files):
     they name, `files` what else was read before."""
     global STATE
     STATE = State(texts, files)
-    put_environment(Environment(os.environ._data))
+    put_environment(recording_environment(os.environ._data))
 
 
 def start_plugins():
     """Goes on recording in a zygote that is to load plugins."""
-    put_environment(Environment(os.environ._data))
+    put_environment(recording_environment(os.environ._data))
     STATE.world = world()
-    argv = Arguments(sys.argv)
-    sys.argv = argv
+    sys.argv = recording_arguments(sys.argv)
     core = [
         os.path.dirname(sys.modules[name].__file__)
         for name in ("_pytest", "pytest", "pluggy", "iniconfig", "packaging")
@@ -227,7 +236,7 @@ def stop():
     _zygote.unwatch()
     found = _zygote.findings()
     state = STATE
-    if isinstance(sys.argv, Arguments):
+    if type(sys.argv) is not list:
         state.argv_kept = any(
             referrer is not sys.__dict__ and not hasattr(referrer, "f_code")
             for referrer in gc.get_referrers(sys.argv)
@@ -371,8 +380,9 @@ def startup_barrier():
     for path in STATE.texts:
         if any(known in path for known in STARTUP_KNOWN):
             continue
-        with open(path, errors="replace") as file:
-            text = file.read()
+        # In bytes: the first text file makes Python 3.9 import what pytest imports later.
+        with open(path, "rb") as file:
+            text = file.read().decode(errors="replace")
         for word in STARTUP_IMPURE:
             if word in text:
                 return f"`{path}`, run at start-up, has `{word}` in it"
@@ -385,8 +395,8 @@ def printed(who):
         stream.flush()
     if not os.fstat(1).st_size:
         return None
-    with open("/proc/self/fd/1", errors="replace") as file:
-        return f"{who} printed {file.read(200).strip()!r}"
+    with open("/proc/self/fd/1", "rb") as file:
+        return f"{who} printed {file.read(200).decode(errors='replace').strip()!r}"
 
 
 def world():
@@ -443,5 +453,5 @@ def stream_handlers():
 
 
 def limits():
-    with open("/proc/self/limits") as file:
+    with open("/proc/self/limits", "rb") as file:
         return file.read()

@@ -57,7 +57,8 @@ class Outcome:
             body = normal(text).split("\n")
             if unordered:
                 # Which of xdist's workers got a test is chance as well, and where a list ends.
-                body = sorted(re.sub(r"\bgw\d", "gwN", line).rstrip(",") for line in body)
+                chance = r"\bgw\d|\[ *\d+%\]|,$"
+                body = sorted(re.sub(chance, "?", line) for line in body)
             return [f"[{title}]", *body]
 
         lines = [f"[status] {self.status}"]

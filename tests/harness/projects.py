@@ -36,7 +36,7 @@ class Project:
 
     def in_environment(self, python: str = DEFAULT, pytest: str | None = None) -> Environment:
         if self.environment and pytest is None:
-            # Several of the plugins do not allow pytest 9 yet.
+            # Several plugins do not allow pytest 9 yet.
             pytest = "8.4.2"
         return environment(python, pytest, self.environment)
 

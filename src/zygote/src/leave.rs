@@ -9,7 +9,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PySystemExit};
+use pyo3::exceptions::{PyKeyboardInterrupt, PyResourceWarning, PySystemExit};
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyList, PyTuple, PyType};
@@ -367,6 +367,10 @@ fn waits(object: &Bound<'_, PyAny>, generators: bool) -> PyResult<bool> {
         return Ok(begun >= 0);
     }
     let kind = object.get_type();
+    if kind.module()? == "socket" && kind.name()? == "socket" {
+        // Closing it is the kernel's work too; what is left is the warning.
+        return Ok(!ignores_resource_warnings(object.py())?);
+    }
     if kind.module()?.to_cow()? != "_io" {
         return Ok(true);
     }
@@ -375,6 +379,25 @@ fn waits(object: &Bound<'_, PyAny>, generators: bool) -> PyResult<bool> {
         return Ok(false);
     }
     Ok(!object.getattr("closed")?.is_truthy()?)
+}
+
+/// True if the first filter for all of `ResourceWarning` ignores it, as it does by default.
+fn ignores_resource_warnings(py: Python<'_>) -> PyResult<bool> {
+    let category = py.get_type::<PyResourceWarning>();
+    for filter in py.import("warnings")?.getattr("filters")?.try_iter()? {
+        let (action, message, of, module, _line): (
+            String,
+            Bound<'_, PyAny>,
+            _,
+            Bound<'_, PyAny>,
+            i64,
+        ) = filter?.extract()?;
+        let of: Bound<'_, PyType> = of;
+        if category.is_subclass(&of)? {
+            return Ok(action == "ignore" && message.is_none() && module.is_none());
+        }
+    }
+    Ok(false)
 }
 
 /// True if a weak reference calls something other than the bookkeeping of weak containers.
