@@ -16,6 +16,7 @@ def load():
     import os
 
     before = set(sys.modules)
+    codecs = set(sys.modules["encodings"]._cache)
     finders = set(sys.path_importer_cache)
     here = os.path.dirname(os.path.abspath(__file__))
     if not getattr(sys.flags, "safe_path", False):
@@ -37,9 +38,37 @@ def load():
     }
     for name in set(sys.modules) - before:
         del sys.modules[name]
+    forget_codecs(codecs)
     for path in set(sys.path_importer_cache) - finders:
         del sys.path_importer_cache[path]
     return loaded
+
+
+def forget_codecs(known):
+    """Has Python look codecs up again that were not among `known`, and so import them again.
+
+    In its development mode an extension module cannot be loaded without one.
+    """
+    cache = sys.modules["encodings"]._cache
+    new = set(cache) - known
+    if not new:
+        return
+    import _codecs
+
+    for name in new:
+        del cache[name]
+    if hasattr(_codecs, "_forget_codec"):
+        # Python 3.9.
+        for name in new:
+            _codecs._forget_codec(name)
+        return
+
+    def nobody(name):
+        return None
+
+    # Taking a search function away empties the interpreter's own cache.
+    _codecs.register(nobody)
+    _codecs.unregister(nobody)
 
 
 def main():
