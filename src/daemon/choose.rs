@@ -1,8 +1,8 @@
 //! Which checkpoint a run gets: the decision alone, without the tables it is made from.
 //!
 //! A prepared checkpoint (P0) that has accepted a run of this shape comes first, the most recently
-//! used of them; then at most one whose answer is not known, because a refusal costs a fork; then
-//! the Z0. Whatever is offered has passed the check of its trace.
+//! used of them; then, if one may still be tried, one whose answer is not known; then the Z0.
+//! Whatever is offered has passed the check of its trace.
 
 use super::supervisor::ZygoteId;
 use crate::trace::Mismatch;
@@ -35,11 +35,12 @@ pub(super) struct Choice {
     pub(super) misfit: Option<String>,
 }
 
-/// `guesses` says how many checkpoints of unknown answer may still be tried for this run.
+/// `may_guess` says whether a checkpoint of unknown answer may be tried for this run: a refusal
+/// costs a fork. (A trace that does not hold costs none, and the next one is looked at.)
 pub(super) fn choose(
     z0: Option<ZygoteId>,
     mut prepared: Vec<Candidate>,
-    mut guesses: usize,
+    may_guess: bool,
     mut check: impl FnMut(ZygoteId) -> Result<(), Mismatch>,
 ) -> Choice {
     prepared.retain(|c| c.answer != Answer::Refuses);
@@ -50,7 +51,7 @@ pub(super) fn choose(
         .map(|c| (c.id, c.answer))
         .chain(z0.map(|id| (id, Answer::Accepts)));
     for (id, answer) in offers {
-        if answer == Answer::Unknown && guesses == 0 {
+        if answer == Answer::Unknown && !may_guess {
             continue;
         }
         match check(id) {
@@ -61,9 +62,6 @@ pub(super) fn choose(
             Err(Mismatch::Stale(why)) => choice.stale.push((id, why)),
             Err(Mismatch::Other(why)) if z0 == Some(id) => choice.misfit = Some(why),
             Err(Mismatch::Other(why)) => choice.passed.push(why),
-        }
-        if answer == Answer::Unknown {
-            guesses -= 1;
         }
     }
     choice
@@ -95,7 +93,7 @@ mod tests {
             p0(4, Answer::Unknown, 9),
         ];
         assert_eq!(
-            choose(Some(Z0), prepared, 1, fits).zygote,
+            choose(Some(Z0), prepared, true, fits).zygote,
             Some(ZygoteId(3))
         );
     }
@@ -104,21 +102,21 @@ mod tests {
     fn one_guess_is_made_then_z0_serves() {
         let prepared = || vec![p0(2, Answer::Unknown, 1), p0(3, Answer::Unknown, 2)];
         assert_eq!(
-            choose(Some(Z0), prepared(), 1, fits).zygote,
+            choose(Some(Z0), prepared(), true, fits).zygote,
             Some(ZygoteId(3))
         );
-        assert_eq!(choose(Some(Z0), prepared(), 0, fits).zygote, Some(Z0));
-        let choice = choose(Some(Z0), prepared(), 1, |id| match id {
+        assert_eq!(choose(Some(Z0), prepared(), false, fits).zygote, Some(Z0));
+        let choice = choose(Some(Z0), prepared(), true, |id| match id {
             ZygoteId(3) => Err(Mismatch::Other("differs".into())),
             _ => Ok(()),
         });
-        assert_eq!(choice.zygote, Some(Z0));
+        assert_eq!(choice.zygote, Some(ZygoteId(2)));
         assert_eq!(choice.passed, ["differs"]);
     }
 
     #[test]
     fn what_refused_is_not_asked_again() {
-        let choice = choose(Some(Z0), vec![p0(2, Answer::Refuses, 1)], 1, |id| {
+        let choice = choose(Some(Z0), vec![p0(2, Answer::Refuses, 1)], true, |id| {
             assert_eq!(id, Z0);
             Ok(())
         });
@@ -127,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_stale_checkpoint_is_named_and_never_chosen() {
-        let choice = choose(Some(Z0), vec![p0(2, Answer::Accepts, 1)], 1, |id| {
+        let choice = choose(Some(Z0), vec![p0(2, Answer::Accepts, 1)], true, |id| {
             Err(Mismatch::Stale(format!("input of {}", id.0)))
         });
         assert_eq!(choice.zygote, None);
@@ -142,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_z0_that_does_not_fit_is_told_apart() {
-        let choice = choose(Some(Z0), vec![p0(2, Answer::Accepts, 1)], 1, |id| {
+        let choice = choose(Some(Z0), vec![p0(2, Answer::Accepts, 1)], true, |id| {
             Err(Mismatch::Other(format!("not for {}", id.0)))
         });
         assert_eq!(choice.zygote, None);
@@ -152,7 +150,7 @@ mod tests {
 
     #[test]
     fn without_a_z0_a_prepared_checkpoint_may_still_serve() {
-        let choice = choose(None, vec![p0(2, Answer::Accepts, 1)], 0, fits);
+        let choice = choose(None, vec![p0(2, Answer::Accepts, 1)], false, fits);
         assert_eq!(choice.zygote, Some(ZygoteId(2)));
     }
 }

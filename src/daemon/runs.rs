@@ -239,7 +239,7 @@ impl Dispatcher {
             .filter(offered)
             .filter(|id| zygotes.get(id).is_some_and(|zygote| zygote.is_ready()));
         let caller = caller(&parcel.run, run.tty);
-        choose(z0, prepared, run.guesses, |id| {
+        choose(z0, prepared, run.guesses > 0, |id| {
             let trace = &mut zygotes.get_mut(&id).expect("a candidate").trace;
             trace.check_caller(caller)?;
             trace.check_disk()

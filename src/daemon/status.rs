@@ -160,7 +160,10 @@ impl Dispatcher {
         };
         root.shapes
             .iter()
-            .filter(|(shape, _)| root.current.is_some() && !is_prepared(shape))
+            .filter(|(shape, record)| {
+                // A second one may be on its way, for another environment.
+                root.current.is_some() && (record.grow.is_some() || !is_prepared(shape))
+            })
             .map(|(shape, record)| Unprepared {
                 shape: shape.describe(),
                 why: self.why_no_p0(root.key, shape),

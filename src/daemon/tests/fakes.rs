@@ -61,6 +61,8 @@ pub(super) struct Manner {
     pub(super) refuses_others: bool,
     /// Names of the environment that all of them have read.
     pub(super) reads_env: Vec<String>,
+    /// Further names that P0s have read.
+    pub(super) p0_reads_env: Vec<String>,
     /// The process that stands for a zygote; none is meant by the number otherwise.
     pub(super) process: Option<i32>,
     /// The end of the channel instead of an answer to `Serve`.
@@ -153,7 +155,8 @@ impl Fakes {
         let control = Arc::new(control);
         if let Some(run) = &grown_for {
             *self.grown.lock().unwrap() += 1;
-            let manner = self.manner.lock().unwrap().clone();
+            let mut manner = self.manner.lock().unwrap().clone();
+            manner.reads_env.append(&mut manner.p0_reads_env);
             self.park(&control, &manner, run);
         }
         while let Ok(frame) = reader.receive() {

@@ -58,6 +58,36 @@ fn a_p0_is_grown_only_for_runs_that_its_z0_stands_for() {
 }
 
 #[test]
+fn a_p0_for_another_environment_is_announced_and_tried_first_when_it_fits() {
+    let mut bench = Bench::new();
+    bench.fakes.manner(|m| m.p0_reads_env = vec!["MODE".into()]);
+    assert!(!bench.run_through(with_mode("a")));
+    bench.until("a P0", |b| b.ready("P0") == 1);
+    assert!(bench.run_through(with_mode("b")));
+    assert_eq!(bench.last_checkpoint().as_deref(), Some("Z0"));
+    let unprepared = |b: &mut Bench| {
+        let document = b.server.dispatcher.document(std::time::Instant::now());
+        let value: serde_json::Value = serde_json::from_str(&document).unwrap();
+        value["roots"][0]["unprepared"].clone()
+    };
+    let shown = unprepared(&mut bench);
+    assert!(
+        shown[0]["why"]
+            .as_str()
+            .unwrap()
+            .starts_with("not prepared yet"),
+        "{shown}"
+    );
+    bench.until("another P0", |b| b.ready("P0") == 2);
+    assert_eq!(unprepared(&mut bench), serde_json::json!([]));
+    // Neither has served: that the first looks at another environment says so for free.
+    for mode in ["a", "b"] {
+        assert!(bench.run_through(with_mode(mode)), "{mode}");
+        assert_eq!(bench.last_checkpoint().as_deref(), Some("P0"), "{mode}");
+    }
+}
+
+#[test]
 fn a_run_that_waited_for_a_z0_that_does_not_stand_for_it_is_plain() {
     let mut bench = moody();
     bench.fakes.manner(|m| m.slow = true);
