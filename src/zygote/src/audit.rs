@@ -17,7 +17,7 @@ use pyo3::types::PyTuple;
 use pyseidon::trace::{Signature, now_ns};
 
 use crate::page::Page;
-use crate::serve;
+use crate::role;
 
 type Hook = extern "C" fn(*const c_char, *mut ffi::PyObject, *mut c_void) -> c_int;
 
@@ -368,7 +368,7 @@ fn is_harmless(py: Python<'_>, event: &[u8], args: &Bound<'_, PyTuple>) -> bool 
 fn veto(what: &str, of: Option<String>) -> ! {
     let stage = SEEN.lock().expect("no panic while held").stage.clone();
     let of = of.map(|of| format!(" (`{of}`)")).unwrap_or_default();
-    serve::fail_now(&stage, &format!("`{what}`{of} during a background build"))
+    role::fail_now(&stage, &format!("`{what}`{of} during a background build"))
 }
 
 /// The file of the innermost Python frame.

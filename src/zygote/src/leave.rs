@@ -14,15 +14,15 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyList, PyTuple, PyType};
 
-use crate::{audit, serve};
+use crate::{audit, role};
 
 /// Ends the process after its script. `result` is owned: what the script's code gave, or null
 /// with an exception set.
 pub(crate) fn leave(py: Python<'_>, result: *mut ffi::PyObject) -> ! {
-    if serve::is_building() {
-        serve::fail_now("", "pytest ended before it could be parked");
+    if role::is_building() {
+        role::fail_now("", "pytest ended before it could be parked");
     }
-    let page = serve::running_page();
+    let page = role::running_page();
     if let Some(page) = &page {
         page.done();
     }

@@ -1,6 +1,7 @@
 //! The extension module `pyseidon._zygote`: turns the user's own Python process into a zygote.
 //!
 //! - [`launch`]: gives the process a main thread without a frame of ours, runs the script there
+//! - [`role`]: what this process is, and how it becomes the next thing
 //! - [`serve`]: the loop of a parked process: forks, relays signals, reaps, reports
 //! - [`fork`]: the fork and its contract
 //! - [`page`]: the memory that a worker shares with its zygote
@@ -22,21 +23,22 @@ mod leave;
 mod page;
 mod profile;
 mod record;
+mod role;
 mod serve;
 
 use pyo3::prelude::*;
 
 #[pymodule]
 fn _zygote(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add_class::<serve::Order>()?;
+    module.add_class::<role::Order>()?;
     module.add_function(wrap_pyfunction!(launch::launch, module)?)?;
     module.add_function(wrap_pyfunction!(launch::on_import, module)?)?;
-    module.add_function(wrap_pyfunction!(serve::begin, module)?)?;
+    module.add_function(wrap_pyfunction!(role::begin, module)?)?;
     module.add_function(wrap_pyfunction!(serve::park, module)?)?;
-    module.add_function(wrap_pyfunction!(serve::fail, module)?)?;
-    module.add_function(wrap_pyfunction!(serve::refuse, module)?)?;
-    module.add_function(wrap_pyfunction!(serve::inherited, module)?)?;
-    module.add_function(wrap_pyfunction!(serve::enter, module)?)?;
+    module.add_function(wrap_pyfunction!(role::fail, module)?)?;
+    module.add_function(wrap_pyfunction!(role::refuse, module)?)?;
+    module.add_function(wrap_pyfunction!(role::inherited, module)?)?;
+    module.add_function(wrap_pyfunction!(role::enter, module)?)?;
     module.add_function(wrap_pyfunction!(leave::survey, module)?)?;
     module.add_function(wrap_pyfunction!(audit::watch, module)?)?;
     module.add_function(wrap_pyfunction!(audit::unwatch, module)?)?;

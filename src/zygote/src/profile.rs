@@ -13,7 +13,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use crate::audit::{self, absolute};
-use crate::serve;
+use crate::role;
 
 /// What a C function's result depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -219,7 +219,7 @@ fn impure(function: &Bound<'_, PyAny>, what: &str, by: &str) -> ! {
         .getattr("__name__")
         .and_then(|n| n.extract::<String>())
         .unwrap_or_default();
-    serve::fail_now(&audit::seen().stage, &format!("`{by}` {what} (`{name}`)"))
+    role::fail_now(&audit::seen().stage, &format!("`{by}` {what} (`{name}`)"))
 }
 
 fn is_the_global_generator(generator: &Bound<'_, PyAny>) -> bool {

@@ -1,0 +1,260 @@
+//! What a checkpoint was built from, and the check of it.
+//!
+//! A trace is written down by a zygote when it parks and compared by the daemon right before a
+//! worker is let go. It holds files, directories, names that were looked for, and environment
+//! variables. Values of the environment are kept as keyed hashes, never in clear.
+
+mod input;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use input::{DirInput, FileInput, Interest, Role, Signature, now_ns};
+
+/// One environment variable that was read: its name and a keyed hash of its value, or its absence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnvInput {
+    pub name: Vec<u8>,
+    pub value: Option<[u8; 32]>,
+}
+
+/// All inputs of a checkpoint.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trace {
+    pub files: Vec<FileInput>,
+    pub dirs: Vec<DirInput>,
+    /// Keys the hashes of this trace.
+    pub key: [u8; 32],
+    /// The whole environment it was built in, hashed.
+    pub env: Vec<EnvInput>,
+    /// Names that were read.
+    pub env_read: BTreeSet<Vec<u8>>,
+    /// The environment was read as a whole.
+    pub env_all: bool,
+    /// Names that code whose reads cannot be seen might read: those that occur in the strings of
+    /// loaded shared objects and in the text of start-up files.
+    pub env_hidden: BTreeSet<Vec<u8>>,
+    /// The working directory, if it was read.
+    pub cwd: Option<Vec<u8>>,
+    /// The arguments, if code other than pytest's own read them.
+    pub argv: Option<Vec<Vec<u8>>>,
+    /// Whether descriptors 0, 1, 2 were terminals, if that was asked.
+    pub tty: Option<[bool; 3]>,
+}
+
+/// Variables that change from shell to shell and that a whole-environment read is not taken to
+/// depend on: a copy of the environment is made to start child processes, not to look at these.
+const EVER_CHANGING: [&[u8]; 4] = [b"PWD", b"OLDPWD", b"SHLVL", b"_"];
+
+/// Why a trace does not hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mismatch {
+    /// Will not hold again for anybody: an input on disk changed.
+    Stale(String),
+    /// Does not stand for this run; may stand for another.
+    Other(String),
+}
+
+impl std::fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stale(why) | Self::Other(why) => f.write_str(why),
+        }
+    }
+}
+
+/// The caller's side of what a trace compares.
+#[derive(Debug, Clone, Copy)]
+pub struct Caller<'a> {
+    /// `NAME=value` entries.
+    pub env: &'a [Vec<u8>],
+    pub cwd: &'a [u8],
+    pub argv: &'a [Vec<u8>],
+    pub tty: [bool; 3],
+}
+
+impl Trace {
+    /// Hashes an environment under this trace's key.
+    pub fn set_env(&mut self, env: &[Vec<u8>]) {
+        self.env = entries(env)
+            .map(|(name, value)| EnvInput {
+                name: name.to_vec(),
+                value: Some(self.hash(value)),
+            })
+            .collect();
+        self.env.sort_by(|a, b| a.name.cmp(&b.name));
+        self.env.dedup_by(|b, a| a.name == b.name);
+    }
+
+    fn hash(&self, value: &[u8]) -> [u8; 32] {
+        *blake3::keyed_hash(&self.key, value).as_bytes()
+    }
+
+    /// Compares what does not need the disk.
+    pub fn check_caller(&self, caller: Caller<'_>) -> Result<(), Mismatch> {
+        let shown = String::from_utf8_lossy;
+        if self.cwd.as_deref().is_some_and(|cwd| cwd != caller.cwd) {
+            return Err(Mismatch::Other(
+                "a plugin read another working directory".into(),
+            ));
+        }
+        if self.argv.as_deref().is_some_and(|argv| argv != caller.argv) {
+            return Err(Mismatch::Other("a plugin read other arguments".into()));
+        }
+        if self.tty.is_some_and(|tty| tty != caller.tty) {
+            return Err(Mismatch::Other(
+                "a plugin asked for another kind of terminal".into(),
+            ));
+        }
+        let mut seen = BTreeSet::new();
+        for (name, value) in entries(caller.env) {
+            if !seen.insert(name) {
+                continue;
+            }
+            let known = self
+                .env
+                .binary_search_by(|input| input.name.as_slice().cmp(name))
+                .ok()
+                .and_then(|at| self.env[at].value);
+            if known != Some(self.hash(value)) && self.reads(name) {
+                return Err(Mismatch::Other(format!(
+                    "`{}` has another value in the environment",
+                    shown(name)
+                )));
+            }
+        }
+        for input in &self.env {
+            if !seen.contains(input.name.as_slice()) && self.reads(&input.name) {
+                return Err(Mismatch::Other(format!(
+                    "`{}` is not in the environment",
+                    shown(&input.name)
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn reads(&self, name: &[u8]) -> bool {
+        self.env_read.contains(name)
+            || self.env_hidden.contains(name)
+            || (self.env_all && !EVER_CHANGING.contains(&name))
+    }
+
+    /// Compares what is on disk with what was there. Forgets that a file was young once it has
+    /// been seen unchanged at a safe age; takes over a directory's new signature when none of
+    /// the entries that matter changed.
+    pub fn check_disk(&mut self) -> Result<(), Mismatch> {
+        let now = now_ns();
+        for input in &mut self.files {
+            input.check(now)?;
+        }
+        for input in &mut self.dirs {
+            input.check(now)?;
+        }
+        Ok(())
+    }
+
+    /// Adds what a deeper checkpoint inherits from the one it was forked from. What both have read
+    /// and found unequal stays twice, so that it cannot hold: the process image has the older one.
+    pub fn inherit(&mut self, parent: &Self) {
+        let theirs: BTreeMap<_, _> = parent
+            .files
+            .iter()
+            .map(|f| (&f.path, f.signature))
+            .collect();
+        self.files.retain(|own| {
+            theirs
+                .get(&own.path)
+                .is_none_or(|seen| *seen != own.signature)
+        });
+        self.files.extend(parent.files.iter().cloned());
+        self.dirs.extend(parent.dirs.iter().cloned());
+        self.env_read.extend(parent.env_read.iter().cloned());
+        self.env_hidden.extend(parent.env_hidden.iter().cloned());
+        self.env_all |= parent.env_all;
+    }
+
+    /// The directories that a watcher has to watch. Paths that were only looked at are left to the
+    /// check at each run: among them are all that lead to a file, `/tmp` and home directories too,
+    /// where something changes all the time.
+    pub fn watched(&self) -> BTreeSet<PathBuf> {
+        self.files
+            .iter()
+            .filter(|f| f.role != Role::Probe)
+            .filter_map(|f| f.path.parent())
+            .chain(self.dirs.iter().map(|d| d.path.as_path()))
+            .map(Path::to_path_buf)
+            .collect()
+    }
+}
+
+/// Splits `NAME=value` entries; those without a name are left out, as Python does.
+pub fn entries(env: &[Vec<u8>]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    env.iter().filter_map(|entry| {
+        let at = entry.iter().skip(1).position(|b| *b == b'=')? + 1;
+        Some((&entry[..at], &entry[at + 1..]))
+    })
+}
+
+/// A path from bytes.
+pub fn path_of(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn caller(env: &[Vec<u8>]) -> Caller<'_> {
+        Caller {
+            env,
+            cwd: b"/",
+            argv: &[],
+            tty: [false; 3],
+        }
+    }
+
+    #[test]
+    fn a_file_that_changed_between_two_checkpoints_does_not_hold_for_the_deeper_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("input");
+        fs::write(&path, "one").unwrap();
+        let parent = Trace {
+            files: vec![FileInput::take(path.clone(), Role::Content)],
+            ..Trace::default()
+        };
+        fs::write(&path, "longer").unwrap();
+        let mut deeper = Trace {
+            files: vec![FileInput::take(path, Role::Content)],
+            ..Trace::default()
+        };
+        assert_eq!(deeper.check_disk(), Ok(()));
+        deeper.inherit(&parent);
+        assert!(deeper.check_disk().is_err());
+    }
+
+    #[test]
+    fn only_what_was_read_of_the_environment_counts() {
+        let mut trace = Trace {
+            env_read: [b"MODE".to_vec(), b"GONE".to_vec()].into(),
+            ..Trace::default()
+        };
+        trace.set_env(&[b"MODE=one".to_vec(), b"OTHER=1".to_vec()]);
+        let ok = [b"MODE=one".to_vec(), b"OTHER=2".to_vec(), b"NEW=3".to_vec()];
+        assert_eq!(trace.check_caller(caller(&ok)), Ok(()));
+        for bad in [
+            vec![b"MODE=two".to_vec()],
+            vec![b"OTHER=1".to_vec()],
+            vec![b"MODE=one".to_vec(), b"GONE=".to_vec()],
+        ] {
+            assert!(trace.check_caller(caller(&bad)).is_err(), "{bad:?}");
+        }
+        trace.env_all = true;
+        assert!(trace.check_caller(caller(&ok)).is_err());
+    }
+}
