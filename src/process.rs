@@ -56,6 +56,19 @@ pub fn next_change() -> Option<Change> {
     }
 }
 
+/// Waits for the end of a child; its raw wait status. `None` if this process has no such child.
+pub fn wait_for(pid: i32) -> Option<i32> {
+    let mut status = 0;
+    loop {
+        // SAFETY: waitpid writes the status through a valid pointer and touches nothing else.
+        match unsafe { libc::waitpid(pid, &mut status, 0) } {
+            -1 if Errno::last() == Errno::EINTR => {}
+            -1 => return None,
+            _ => return Some(status),
+        }
+    }
+}
+
 /// Sends a signal to a process group. A group that is gone counts as success: there is nobody
 /// left who should have got it.
 pub fn signal_group(pgid: i32, signal: i32) {

@@ -217,6 +217,17 @@ pub struct Ended {
     pub seconds: [f64; 3],
     /// What the run imported, in order: module names.
     pub imports: Vec<String>,
+    pub ahead: Ahead,
+}
+
+/// What became of an import that was made before the fork.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ahead {
+    /// There was none, or the run did not come to it.
+    Nothing,
+    Adopted,
+    /// The run made it itself: why.
+    Natural(String),
 }
 
 /// How a worker left.

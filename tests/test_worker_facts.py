@@ -76,11 +76,9 @@ def assert_all_the_same(
     plain = ask(sandbox, sandbox.plain, *arguments, **how)
     worker = ask(sandbox, getattr(sandbox, run), *arguments, **how)
     for moment in MOMENTS:
-        # The tool's own classes are there in any surroundings or in none: `test_fact` looks.
-        facts = [fact for fact in plain[moment] if fact != "strangers"]
         different = {
             fact: {"plain": plain[moment][fact], "worker": worker[moment][fact]}
-            for fact in facts
+            for fact in plain[moment]
             if worker[moment][fact] != plain[moment][fact]
         }
         assert not different, f"{moment}:\n{json.dumps(different, indent=1)}"

@@ -24,7 +24,9 @@ def load():
     sys.path.insert(0, os.path.dirname(here))
     import pyseidon._zygote
     import pyseidon.adopt
+    import pyseidon.ahead
     import pyseidon.bytecode
+    import pyseidon.forget
     import pyseidon.observe
     import pyseidon.park
     import pyseidon.refresh
@@ -36,11 +38,11 @@ def load():
         for name in sys.modules
         if name.startswith("pyseidon.")
     }
-    for name in set(sys.modules) - before:
-        del sys.modules[name]
+    pyseidon.forget.forget(set(sys.modules) - before)
     forget_codecs(codecs)
-    for path in set(sys.path_importer_cache) - finders:
-        del sys.path_importer_cache[path]
+    # (The interpreter has asked whether this very file is a directory or an archive.)
+    for path in (set(sys.path_importer_cache) - finders) | {sys.argv[0]}:
+        sys.path_importer_cache.pop(path, None)
     return loaded
 
 

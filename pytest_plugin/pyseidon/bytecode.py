@@ -9,12 +9,12 @@ import os
 import sys
 
 
-def unwritten():
-    """The loaded modules whose byte code is missing or outdated: functions that write it."""
+def unwritten(modules):
+    """Those of these modules whose byte code is missing or outdated: functions that write it."""
     found = []
     external = sys.modules["_frozen_importlib_external"]
     rewrite = sys.modules.get("_pytest.assertion.rewrite")
-    for module in list(sys.modules.values()):
+    for module in modules:
         names = getattr(module, "__dict__", {})
         loader, spec = names.get("__loader__"), names.get("__spec__")
         file = names.get("__file__")

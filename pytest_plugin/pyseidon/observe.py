@@ -14,7 +14,7 @@ import time
 import _signal
 import posix
 
-from pyseidon import _zygote, refresh
+from pyseidon import _zygote, forget, refresh
 
 STATE = None
 
@@ -225,9 +225,31 @@ def natural(name):
         return known
     before = set(sys.modules)
     module = __import__(name)
-    for new in set(sys.modules) - before:
-        del sys.modules[new]
+    forget.forget(set(sys.modules) - before)
     return module
+
+
+def try_out(function):
+    """Calls `function` in a forked trial. Returns what that returned, or why it came to nothing:
+    None if all went well."""
+    sys.setprofile(None)
+    reason = _zygote.attempt(lambda: (sys.setprofile(_zygote.profile), function())[1])
+    sys.setprofile(_zygote.profile)
+    return reason
+
+
+def note_environment():
+    """Begins to record reads of the environment apart; for `environment_since`."""
+    known = STATE.env_read, STATE.env_all
+    STATE.env_read, STATE.env_all = set(), False
+    return known
+
+
+def environment_since(known):
+    """The variables that were read since, or None if all were."""
+    read = None if STATE.env_all else STATE.env_read
+    STATE.env_read, STATE.env_all = STATE.env_read | known[0], STATE.env_all or known[1]
+    return read
 
 
 def stop():
@@ -263,6 +285,21 @@ def stop():
         "terminal_read": bool(found.get("terminal")),
         "probes": list(found.get("probes", ())),
     }
+
+
+def distributions(config):
+    """The versions of the installed distributions whose plugins `config` has loaded.
+
+    From the names of their `.dist-info` directories: reading what is in them would import modules
+    that pytest imports later.
+    """
+    found = {}
+    for _, dist in config.pluginmanager.list_plugin_distinfo():
+        path = getattr(getattr(dist, "_dist", dist), "_path", None)
+        name, _, version = getattr(path, "name", "").rpartition(".")[0].partition("-")
+        if name:
+            found[name.replace("_", "-").lower()] = version
+    return found
 
 
 def put_environment(data):

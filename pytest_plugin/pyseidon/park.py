@@ -20,7 +20,7 @@ import gc
 import os
 import sys
 
-from pyseidon import _zygote, adopt, bytecode, observe, worker
+from pyseidon import _zygote, adopt, ahead, bytecode, observe, worker
 
 # pytest versions whose start has been read and tested; others are served from Z0.
 OLDEST, NEWEST = (7, 4), (9, 3)
@@ -112,7 +112,7 @@ def enter(order, adopt_arguments):
 
 def wait(facts, holds, shallow):
     """Parks. Returns the order of a child."""
-    worker.START.unwritten = bytecode.unwritten()
+    worker.START.unwritten = bytecode.unwritten(list(sys.modules.values()))
     # The collector would otherwise touch, and so copy, every page of every child.
     gc.collect()
     _zygote.survey(gc)
@@ -225,16 +225,20 @@ def park_in_config(order, frame, all_loaded):
     """Parks at P0, in the frame of pytest's `Config`. Returns in children."""
     config = frame.f_locals["self"]
     args = frame.f_locals["args"]
+    hidden, shallow = None, f"each run loads `{order.before}` and what follows: {order.because}"
+    if all_loaded:
+        hidden, shallow = ahead.load(config)
     facts = observe.stop()
     barrier = observe.barrier()
     if barrier:
         _zygote.fail(barrier)
+    if hidden:
+        ahead.hide(hidden)
     worker.START.environment = worker.difference(order.env)
     prepared = adopt.prepare(config, [os.fsdecode(arg) for arg in order.argv], all_loaded)
-    names = sorted({dist.project_name for _, dist in config.pluginmanager.list_plugin_distinfo()})
+    names = sorted(observe.distributions(config))
     version = sys.modules["_pytest"].__version__
     holds = f"pytest {version}, {len(names)} plugins" + (": " if names else "") + ", ".join(names)
-    shallow = (
-        None if all_loaded else f"each run loads `{order.before}` and what follows: {order.because}"
-    )
+    if hidden:
+        holds += f"; and `{hidden.late.distribution}` for the end of a run"
     enter(wait(facts, holds, shallow), lambda: prepared.adopt(args))

@@ -127,6 +127,7 @@ impl Dispatcher {
             );
             record.status = Some(ended.status);
             record.exit = Some(ended.exit);
+            record.ahead = Some(ended.ahead);
             record.parts = Some(ended.seconds);
             let (argv, cwd) = (record.argv.clone(), record.cwd.clone());
             if !ended.imports.is_empty() {

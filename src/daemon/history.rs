@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::ExitPath;
+use crate::protocol::{Ahead, ExitPath};
 
 /// A screen of them.
 const HISTORY: usize = 20;
@@ -29,6 +29,7 @@ pub(super) struct Record {
     /// The raw wait status, if it is known.
     pub(super) status: Option<i32>,
     pub(super) exit: Option<ExitPath>,
+    pub(super) ahead: Option<Ahead>,
     /// Seconds from the order to pytest, in pytest, and from there to the end.
     pub(super) parts: Option<[f64; 3]>,
 }

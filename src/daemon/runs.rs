@@ -117,6 +117,7 @@ impl Dispatcher {
             pid: None,
             status: None,
             exit: None,
+            ahead: None,
             parts: None,
         });
         let parcel = Parcel {

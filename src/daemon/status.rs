@@ -13,7 +13,7 @@ use super::history::Record;
 use super::root::{Generation, Root};
 use super::shape::Shape;
 use super::supervisor::{Level, State, Zygote};
-use crate::protocol::ExitPath;
+use crate::protocol::{Ahead, ExitPath};
 
 /// Changes when a field goes or gets another meaning; new fields do not count.
 const VERSION: u32 = 1;
@@ -317,7 +317,11 @@ fn render_run(run: &Record, out: &mut String, now: f64, dim: &Style) {
         end(run),
         run.argv.join(" "),
     );
-    if let Some(why) = &run.why {
+    let natural = match &run.ahead {
+        Some(Ahead::Natural(why)) => Some(why),
+        _ => None,
+    };
+    for why in run.why.iter().chain(natural) {
         let _ = write!(out, "  {}", dim.apply_to(format!("({why})")));
     }
     let _ = writeln!(out);
@@ -375,6 +379,7 @@ mod tests {
             pid: Some(2),
             status: Some(256),
             exit: Some(ExitPath::Short),
+            ahead: None,
             parts: Some([0.001, 0.2, 0.001]),
         }
     }

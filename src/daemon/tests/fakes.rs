@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use super::super::spawn::Spawn;
 use crate::error::Result;
-use crate::protocol::{Ended, ExitPath, Notice, Order, Parked, Reply, Run};
+use crate::protocol::{Ahead, Ended, ExitPath, Notice, Order, Parked, Reply, Run};
 use crate::trace::{FileInput, Role, Trace};
 use crate::transport::Connection;
 
@@ -232,6 +232,7 @@ fn end(control: &Connection, client: &Connection, id: u64) {
         exit: ExitPath::Short,
         seconds: [0.0; 3],
         imports: vec!["os".into()],
+        ahead: Ahead::Nothing,
     };
     let _ = control.send(&Notice::Ended(Box::new(ended)), &[]);
 }

@@ -17,7 +17,7 @@ use pyo3::types::PyTuple;
 use pyseidon::trace::{Signature, now_ns};
 
 use crate::page::Page;
-use crate::role;
+use crate::{ahead, role};
 
 type Hook = extern "C" fn(*const c_char, *mut ffi::PyObject, *mut c_void) -> c_int;
 
@@ -134,6 +134,11 @@ extern "C" fn hook(event: *const c_char, args: *mut ffi::PyObject, _: *mut c_voi
         match event {
             b"import" => {}
             b"gc.get_objects" | b"gc.get_referrers" => {}
+            // Somebody is about to listen to what a run imports.
+            b"sys.addaudithook" => {
+                ahead::forget();
+                return 0;
+            }
             _ => return 0,
         }
     }
@@ -170,6 +175,7 @@ fn during_run(py: Python<'_>, event: &[u8], args: &Bound<'_, PyTuple>) {
         && let Some(page) = page.as_ref()
     {
         page.import(name.as_bytes());
+        ahead::on_import(py, &name, page);
     }
 }
 

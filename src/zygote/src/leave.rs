@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pyo3::exceptions::{PyKeyboardInterrupt, PyResourceWarning, PySystemExit};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyCFunction, PyDict, PyList, PyTuple, PyType};
+use pyo3::types::{PyCFunction, PyDict, PyList, PyType};
 
 use crate::{audit, role};
 
@@ -252,10 +252,9 @@ impl Types {
             standard.remove(name);
         }
         standard.extend(HARMLESS.map(str::to_owned));
-        let class =
-            py.get_type::<PyType>()
-                .call1(("plain", PyTuple::empty(py), PyDict::new(py)))?;
-        // SAFETY: a class that was just made is a heap type.
+        // A class that Python code has made, and that is always there: one of our own would show.
+        let class = py.import("_frozen_importlib")?.getattr("ModuleSpec")?;
+        // SAFETY: such a class is a heap type.
         let plain = unsafe { ffi::PyType_GetSlot(class.as_ptr().cast(), ffi::Py_tp_dealloc) };
         Ok(Self {
             verdicts: HashMap::new(),

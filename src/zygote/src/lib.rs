@@ -9,13 +9,17 @@
 //! - [`audit`]: the audit hook: what a build reads, what it must not do, what a run imports
 //! - [`profile`]: reads that raise no audit event, seen as calls of C functions
 //! - [`record`]: a trace from what was seen
+//! - [`ahead`]: an import that was made before the fork, hidden until a run makes it
+//! - [`classes`]: classes that no `__subclasses__()` shows
 //! - [`leave`]: the end of a worker
 //!
 //! Everything here runs on one thread with the interpreter held. On other systems than Linux the
 //! library is empty and never loaded.
 #![cfg(all(target_os = "linux", not(pyseidon_portable)))]
 
+mod ahead;
 mod audit;
+mod classes;
 mod fork;
 mod inherit;
 mod launch;
@@ -39,6 +43,10 @@ fn _zygote(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(role::refuse, module)?)?;
     module.add_function(wrap_pyfunction!(role::inherited, module)?)?;
     module.add_function(wrap_pyfunction!(role::enter, module)?)?;
+    module.add_function(wrap_pyfunction!(ahead::attempt, module)?)?;
+    module.add_function(wrap_pyfunction!(ahead::hide, module)?)?;
+    module.add_function(wrap_pyfunction!(classes::conceal_own, module)?)?;
+    module.add_function(wrap_pyfunction!(classes::reveal, module)?)?;
     module.add_function(wrap_pyfunction!(leave::survey, module)?)?;
     module.add_function(wrap_pyfunction!(audit::watch, module)?)?;
     module.add_function(wrap_pyfunction!(audit::unwatch, module)?)?;

@@ -8,6 +8,8 @@ use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use pyseidon::protocol::Ahead;
+
 /// 1 MiB holds some 25,000 module names; pages that are not written cost nothing.
 const SIZE: usize = 1 << 20;
 const REASON: usize = 1024;
@@ -21,6 +23,8 @@ struct Header {
     inherited_at: AtomicU64,
     done_at: AtomicU64,
     imports_size: AtomicU32,
+    /// 0: nothing, 1: adopted, 2: not, for the reason.
+    ahead: AtomicU32,
     reason: [u8; REASON],
 }
 
@@ -64,7 +68,7 @@ impl Page {
         std::mem::ManuallyDrop::new(Self(self.0))
     }
 
-    pub(crate) fn refuse(&self, reason: &str) {
+    fn set_reason(&self, reason: &str) {
         let bytes = &reason.as_bytes()[..reason.len().min(REASON)];
         // SAFETY: the area belongs to this header, and only the worker writes it.
         unsafe {
@@ -75,15 +79,36 @@ impl Page {
         header
             .reason_size
             .store(bytes.len() as u32, Ordering::Relaxed);
-        header.refused.store(1, Ordering::Release);
+    }
+
+    fn reason(&self) -> String {
+        let header = self.header();
+        let size = header.reason_size.load(Ordering::Relaxed) as usize;
+        String::from_utf8_lossy(&header.reason[..size.min(REASON)]).into_owned()
+    }
+
+    pub(crate) fn refuse(&self, reason: &str) {
+        self.set_reason(reason);
+        self.header().refused.store(1, Ordering::Release);
     }
 
     pub(crate) fn refused(&self) -> Option<String> {
-        let header = self.header();
-        (header.refused.load(Ordering::Acquire) == 1).then(|| {
-            let size = header.reason_size.load(Ordering::Relaxed) as usize;
-            String::from_utf8_lossy(&header.reason[..size.min(REASON)]).into_owned()
-        })
+        (self.header().refused.load(Ordering::Acquire) == 1).then(|| self.reason())
+    }
+
+    /// What became of an import that was made ahead: adopted, or the reason why not.
+    pub(crate) fn set_ahead(&self, reason: &str) {
+        self.set_reason(reason);
+        let what = if reason.is_empty() { 1 } else { 2 };
+        self.header().ahead.store(what, Ordering::Release);
+    }
+
+    pub(crate) fn ahead(&self) -> Ahead {
+        match self.header().ahead.load(Ordering::Acquire) {
+            0 => Ahead::Nothing,
+            1 => Ahead::Adopted,
+            _ => Ahead::Natural(self.reason()),
+        }
     }
 
     pub(crate) fn enter(&self) {

@@ -23,7 +23,7 @@ use crate::page::Page;
 use crate::record;
 
 /// What a child of the loop is to become; what [`begin`] and `serve::park` give to Python.
-#[pyclass(get_all, frozen)]
+#[pyclass(get_all, frozen, module = "pyseidon._zygote")]
 pub(crate) struct Order {
     /// `begin`, `grow` or `run`.
     kind: &'static str,
@@ -61,6 +61,8 @@ impl Order {
 /// What this process is.
 pub(crate) enum Role {
     Zygote(Zygote),
+    /// A forked trial of something that may come to nothing; its parent reads why in the page.
+    Trial(std::mem::ManuallyDrop<Page>),
     Worker(WorkerSide),
     /// A worker in pytest: its end is told through the page.
     Running(std::mem::ManuallyDrop<Page>),
@@ -175,14 +177,18 @@ pub(crate) fn fail(reason: &str) -> PyResult<()> {
 
 pub(crate) fn fail_now(stage: &str, reason: &str) -> ! {
     audit::set_mode(audit::Mode::Off);
-    if let Some(Role::Zygote(zygote)) = take_role() {
-        let trace = record::failed(&audit::seen());
-        let notice = Notice::Failed {
-            culprit: (!stage.is_empty()).then(|| stage.to_owned()),
-            reason: reason.to_owned(),
-            trace: Box::new(trace),
-        };
-        let _ = zygote.control.send(&notice, &[]);
+    match take_role() {
+        Some(Role::Zygote(zygote)) => {
+            let trace = record::failed(&audit::seen());
+            let notice = Notice::Failed {
+                culprit: (!stage.is_empty()).then(|| stage.to_owned()),
+                reason: reason.to_owned(),
+                trace: Box::new(trace),
+            };
+            let _ = zygote.control.send(&notice, &[]);
+        }
+        Some(Role::Trial(page)) => page.refuse(reason),
+        _ => {}
     }
     exit_now(1)
 }

@@ -343,6 +343,7 @@ impl Loop<'_> {
                 seconds(done, end),
             ],
             imports: worker.page.imports(),
+            ahead: worker.page.ahead(),
         }));
         let _ = self.control.send(&notice, &[]);
     }

@@ -1,0 +1,114 @@
+//! An import that was made before the fork and is hidden until a run makes it (`ahead.py`).
+//!
+//! The import's audit event comes before Python looks for the module. If it is in `sys.modules`
+//! when the hook returns, that is what the import gives, and no frame, finder or import function
+//! of ours is anywhere.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+
+use pyo3::prelude::*;
+use pyo3::types::PyList;
+use pyseidon::process;
+
+use crate::classes;
+use crate::fork::{Side, fork};
+use crate::page::Page;
+use crate::role::{self, Role, exit_now, os_error};
+
+struct Hidden {
+    /// The module whose import brings all of it back.
+    name: String,
+    /// Modules whose import brings some of it back.
+    parts: HashSet<String>,
+    /// Called with a name, brings it back and gives `(None, what its import asks for)`, or gives
+    /// `(why not, [])`.
+    adopt: Py<PyAny>,
+}
+
+static HIDDEN: Mutex<Option<Hidden>> = Mutex::new(None);
+
+/// Calls `function` in a forked trial. Returns what that returned (a reason, or `None`), or why
+/// it came to nothing: it raised, did what is vetoed, or died.
+#[pyfunction]
+pub(crate) fn attempt(py: Python<'_>, function: Py<PyAny>) -> PyResult<Option<String>> {
+    // Not a pipe: the trial looks for descriptors that were left open.
+    let page = Page::new().map_err(os_error)?;
+    match fork(py).map_err(os_error)? {
+        Side::Child => {
+            role::set_role(Role::Trial(page.share()));
+            match function.call0(py).and_then(|r| r.extract(py)) {
+                Ok(None) => page.enter(),
+                Ok(Some(reason)) => {
+                    let reason: String = reason;
+                    page.refuse(&reason);
+                }
+                Err(error) => page.refuse(&format!("it raised {error}")),
+            }
+            exit_now(0);
+        }
+        Side::Parent(pid) => {
+            let status = process::wait_for(pid);
+            let died = || format!("a trial ended with wait status {status:?}");
+            Ok((!page.entered()).then(|| page.refused().unwrap_or_else(died)))
+        }
+    }
+}
+
+/// In a zygote: has `adopt` called when the module `name` or one of `parts` is imported, and
+/// conceals `classes`, which `adopt` is to reveal.
+#[pyfunction]
+pub(crate) fn hide(
+    py: Python<'_>,
+    name: String,
+    parts: Vec<String>,
+    classes: &Bound<'_, PyList>,
+    adopt: Py<PyAny>,
+) -> PyResult<()> {
+    classes::conceal(py, classes)?;
+    *HIDDEN.lock().expect("no panic while held") = Some(Hidden {
+        name,
+        parts: parts.into_iter().collect(),
+        adopt,
+    });
+    Ok(())
+}
+
+/// A run imports this module. Tells through the page what became of what was hidden.
+pub(crate) fn on_import(py: Python<'_>, name: &str, page: &Page) {
+    let Ok(mut guard) = HIDDEN.try_lock() else {
+        return;
+    };
+    let Some(hidden) = guard.as_ref() else { return };
+    let is_last = hidden.name == name;
+    if !is_last && !hidden.parts.contains(name) {
+        return;
+    }
+    let adopted: PyResult<(Option<String>, Vec<String>)> = hidden
+        .adopt
+        .call1(py, (name,))
+        .and_then(|result| result.extract(py));
+    let reason = match adopted {
+        Ok((None, asked)) => {
+            for name in asked.iter().skip(1) {
+                page.import(name.as_bytes());
+            }
+            String::new()
+        }
+        Ok((Some(reason), _)) => reason,
+        Err(error) => format!("it raised {error}"),
+    };
+    // Once a part was not brought back, there are two of it.
+    if is_last || !reason.is_empty() {
+        page.set_ahead(&reason);
+        // What is not brought back stays hidden: its end would be an event of its own.
+        std::mem::forget(guard.take());
+    }
+}
+
+/// Nothing is brought back from here on: somebody listens who would hear of each import.
+pub(crate) fn forget() {
+    if let Ok(mut hidden) = HIDDEN.try_lock() {
+        std::mem::forget(hidden.take());
+    }
+}
