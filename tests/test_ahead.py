@@ -12,7 +12,7 @@ from .harness.interpreters import interpreters
 from .harness.sandbox import Sandbox
 
 # Releases between the first that imports late and the newest that was tested.
-RELEASES = ["6.100.0", "6.112.0", "6.125.0", "6.151.0"]
+RELEASES = ["6.100.0", "6.112.0", "6.125.0", "6.151.0", "6.170.15"]
 
 LOOKING = """
 import atexit

@@ -7,6 +7,8 @@ import subprocess
 
 import pytest
 
+from .harness.environments import environment
+from .harness.interpreters import interpreters
 from .harness.outcome import assert_same
 from .harness.sandbox import Sandbox
 
@@ -213,6 +215,16 @@ def test_broken_pipe(sandbox: Sandbox) -> None:
         outcomes.append(sandbox.run(program, "-s", stdout=writing))
         os.close(writing)
     assert_same(*outcomes)
+
+
+@pytest.mark.product
+@pytest.mark.parametrize("also", ["", "few"])
+@pytest.mark.parametrize("python", interpreters(), ids=lambda v: f"py{v}")
+def test_the_short_way_where_nothing_waits_for_the_end(new_sandbox, python: str, also: str) -> None:
+    sandbox = new_sandbox(environment(python, also=also))
+    sandbox.write("test_a.py", "def test_a():\n    pass\n")
+    sandbox.same()
+    assert sandbox.last_run().raw["exit"] == "Short"
 
 
 def test_at_exit_in_order(sandbox: Sandbox) -> None:

@@ -216,14 +216,20 @@ def found_in(hidden, directory):
     return [
         name
         for name, module in hidden.modules.items()
-        if module.__spec__.has_location and os.path.dirname(module_path(module)) == directory
+        if origin(module) and os.path.dirname(module_path(module)) == directory
     ]
+
+
+def origin(module):
+    """The file that a module was loaded from, or None."""
+    spec = getattr(module, "__spec__", None)
+    return spec.origin if spec is not None and spec.has_location else None
 
 
 def module_path(module):
     """Where a module was found: a package, by the name of its directory."""
-    origin = module.__spec__.origin
-    return os.path.dirname(origin) if hasattr(module, "__path__") else origin
+    file = origin(module)
+    return os.path.dirname(file) if hasattr(module, "__path__") else file
 
 
 def walked(hidden, name, loaded):
@@ -254,6 +260,10 @@ def ancestors(name):
     return [".".join(parts[: count + 1]) for count in range(len(parts))]
 
 
+def has_spec(name):
+    return getattr(sys.modules[name], "__spec__", None) is not None
+
+
 class Recorder:
     """Notes, in place of `__import__`, who asks for what, and whose body does what."""
 
@@ -274,6 +284,7 @@ class Recorder:
         self.values = [space[key] for _, space, key in self.variables]
         # Imports that are being made, the innermost last.
         self.pending = []
+        self.attached = set()
 
     def importing(self, name, globals=None, locals=None, fromlist=(), level=0):
         importer = self.importer(sys._getframe(1))
@@ -297,11 +308,22 @@ class Recorder:
             # What is not noted yet was done by a body that this import itself asked for.
             loaded = [name for name in (*ancestors(full), *parts) if name in sys.modules]
             self.note([name for name in loaded if name not in before] or [importer])
+            self.attach([name for name in sys.modules if name not in before])
         walk += [part for part in parts if part in sys.modules]
         for asked in (full, *parts):
             if asked in self.before.modules:
                 self.hidden.used.setdefault(asked, set()).add(importer)
         return module
+
+    def attach(self, new):
+        """Notes modules that an extension module has put beside itself, without an import: they
+        have no spec, and come before it."""
+        for at, name in enumerate(new):
+            if has_spec(name) or name in self.attached:
+                continue
+            self.attached.add(name)
+            maker = next(filter(has_spec, new[at:]), None)
+            self.hidden.walk.setdefault(maker, []).append(name)
 
     def importer(self, frame):
         """The module whose body runs: its frame is the first, but that of an extension module,
@@ -624,11 +646,11 @@ class Adoption:
         for name in importing:
             if "." in name:
                 continue
-            spec = self.hidden.modules[name].__spec__
-            if not spec.has_location:
+            place = origin(self.hidden.modules[name])
+            if place is None:
                 continue
             found = self.search(name)
-            if found is None or found.origin != spec.origin:
+            if found is None or found.origin != place:
                 return f"`{name}` is found elsewhere"
         for name in self.missing:
             if self.search(name) is not None:
@@ -647,8 +669,8 @@ def is_monitored():
 
 def is_standard(module):
     """Whether it belongs to Python, and is not an installed package."""
-    spec = getattr(module, "__spec__", None)
-    if spec is None or not spec.has_location:
-        return spec is not None
+    file = origin(module)
+    if file is None:
+        return module.__name__ in sys.builtin_module_names
     home = os.path.dirname(os.__file__) + os.sep
-    return spec.origin.startswith(home) and "site-packages" not in spec.origin
+    return file.startswith(home) and "site-packages" not in file

@@ -196,7 +196,7 @@ enum End {
 }
 
 /// C modules outside the standard library whose objects only free memory.
-const HARMLESS: [&str; 26] = [
+const HARMLESS: [&str; 27] = [
     "PIL",
     "aiohttp",
     "cffi",
@@ -214,6 +214,7 @@ const HARMLESS: [&str; 26] = [
     "pandas",
     "propcache",
     "pydantic_core",
+    "pyseidon",
     "regex",
     "rpds",
     "scipy",
