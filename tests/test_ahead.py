@@ -227,6 +227,26 @@ def test_an_import_that_would_do_something_else_is_made(
     assert why in ahead(sandbox)["Natural"]
 
 
+def test_what_is_imported_again_is_executed_again(sandbox: Sandbox) -> None:
+    """Whether it was there from before the fork or not."""
+    sandbox.write(
+        "test_a.py",
+        """
+        import sys
+
+        def test_a():
+            import email.parser
+            first = sys.modules.pop("email.parser")
+            first.changed = True
+            import email.parser
+            assert sys.modules["email.parser"] is not first
+            assert not hasattr(sys.modules["email.parser"], "changed")
+        """,
+    )
+    assert sandbox.same().status == 0
+    assert ahead(sandbox) == {"Natural": "`email.parser` is imported again"}
+
+
 def test_who_listens_to_imports_hears_them(sandbox: Sandbox) -> None:
     sandbox.write(
         "conftest.py",

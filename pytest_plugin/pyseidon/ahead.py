@@ -528,6 +528,7 @@ class Adoption:
     def __init__(self, hidden):
         self.hidden = hidden
         self.code = code_of(hidden.late)
+        self.adopted = set()
         self.finders = list(sys.meta_path), list(sys.path_hooks)
         self.natural = builtins.__import__
         self.thread = _thread.get_ident()
@@ -554,6 +555,7 @@ class Adoption:
         reason = self.mismatch(name, order, sys._getframe(1))
         if reason:
             return reason, []
+        self.adopted.update(order)
         modules = {name: self.hidden.modules[name] for name in order}
         sys.modules.update(modules)
         last = name == self.hidden.late.imports
@@ -593,6 +595,8 @@ class Adoption:
         for known, module in hidden.modules.items():
             if sys.modules.get(known, module) is not module:
                 return f"`{known}` was imported before"
+            if known in self.adopted and known not in sys.modules:
+                return f"`{known}` is imported again"
         for known, there in self.loaded.items():
             if (known in sys.modules) is not there:
                 return f"`{known}` was imported before"

@@ -7,6 +7,7 @@
 use std::collections::HashSet;
 use std::sync::Mutex;
 
+use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
 use pyseidon::process;
@@ -17,6 +18,8 @@ use crate::page::Page;
 use crate::role::{self, Role, exit_now, os_error};
 
 struct Hidden {
+    /// The interpreter whose import it was: a test may make others.
+    interpreter: usize,
     /// The module whose import brings all of it back.
     name: String,
     /// Modules whose import brings some of it back.
@@ -67,11 +70,17 @@ pub(crate) fn hide(
 ) -> PyResult<()> {
     classes::conceal(py, classes)?;
     *HIDDEN.lock().expect("no panic while held") = Some(Hidden {
+        interpreter: interpreter(),
         name,
         parts: parts.into_iter().collect(),
         adopt,
     });
     Ok(())
+}
+
+fn interpreter() -> usize {
+    // SAFETY: the interpreter is held by every caller.
+    unsafe { ffi::PyInterpreterState_Get() as usize }
 }
 
 /// A run imports this module. Tells through the page what became of what was hidden.
@@ -80,6 +89,9 @@ pub(crate) fn on_import(py: Python<'_>, name: &str, page: &Page) {
         return;
     };
     let Some(hidden) = guard.as_ref() else { return };
+    if hidden.interpreter != interpreter() {
+        return;
+    }
     let is_last = hidden.name == name;
     if !is_last && !hidden.parts.contains(name) {
         return;
