@@ -7,8 +7,10 @@ test run, unless by the tests themselves.
 - `boot`: starts a zygote and runs the `pytest` script in it
 - `park`: where a zygote parks, and what its children go on with
 - `worker`: makes a forked child the process that the caller would have started
-- `adopt`: lets a child parked inside pytest go on with the caller's arguments
+- `arguments`: lets a child parked inside pytest go on with the caller's arguments
 - `ahead`: an import that every run makes late, made before the fork and hidden until then
+- `walk`: what an import does while it is made; `world`: what it changed
+- `adoption`: gives a run what was imported ahead
 - `forget`: takes away modules that we needed before pytest did
 - `observe`: what a zygote read on its way
 - `bytecode`: byte code that a plain run would have left behind

@@ -23,8 +23,8 @@ def load():
         del sys.path[0]
     sys.path.insert(0, os.path.dirname(here))
     import pyseidon._zygote
-    import pyseidon.adopt
     import pyseidon.ahead
+    import pyseidon.arguments
     import pyseidon.bytecode
     import pyseidon.forget
     import pyseidon.observe

@@ -20,7 +20,7 @@ import gc
 import os
 import sys
 
-from pyseidon import _zygote, adopt, ahead, bytecode, observe, worker
+from pyseidon import _zygote, ahead, arguments, bytecode, observe, worker
 
 # pytest versions whose start has been read and tested; others are served from Z0.
 OLDEST, NEWEST = (7, 4), (9, 3)
@@ -235,7 +235,7 @@ def park_in_config(order, frame, all_loaded):
     if hidden:
         ahead.hide(hidden)
     worker.START.environment = worker.difference(order.env)
-    prepared = adopt.prepare(config, [os.fsdecode(arg) for arg in order.argv], all_loaded)
+    prepared = arguments.prepare(config, [os.fsdecode(arg) for arg in order.argv], all_loaded)
     names = sorted(observe.distributions(config))
     version = sys.modules["_pytest"].__version__
     holds = f"pytest {version}, {len(names)} plugins" + (": " if names else "") + ", ".join(names)
