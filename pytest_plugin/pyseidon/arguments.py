@@ -73,7 +73,8 @@ class Prepared:
             if early[name] != self.early[name]:
                 return f"the option `{name}` differs"
         for name in SETUP:
-            if getattr(fresh, name, None) != getattr(config, name, None):
+            # What the objects hold: `inicfg` is a property since 9.2, and warns.
+            if vars(fresh).get(name) != vars(config).get(name):
                 return f"`{name.strip('_')}` differs"
         config.invocation_params = fresh.invocation_params
         args[:] = fresh.pyseidon_args
