@@ -193,24 +193,33 @@ impl Loop<'_> {
         if ready && !matches!(self.control.fill(), Ok(Filled::Some | Filled::WouldBlock)) {
             self.leaving = true;
         }
-        while let Ok(Some(frame)) = self.control.next_frame() {
-            let order: protocol::Order = match frame.decode() {
-                Ok(order) => order,
+        loop {
+            let (order, fds) = match self.next_order() {
+                Ok(Some(order)) => order,
+                Ok(None) => return Ok(None),
                 Err(_) => {
+                    // Of what follows nobody knows where a message begins.
                     self.leaving = true;
                     return Ok(None);
                 }
             };
             let child = match order {
                 protocol::Order::Begin { .. } => None,
-                protocol::Order::Serve { id, run } => self.fork_worker(py, id, &run, frame.fds)?,
-                protocol::Order::Grow { run, before } => grow(py, run, before, frame.fds)?,
+                protocol::Order::Serve { id, run } => self.fork_worker(py, id, &run, fds)?,
+                protocol::Order::Grow { run, before } => grow(py, run, before, fds)?,
             };
             if child.is_some() {
                 return Ok(child);
             }
         }
-        Ok(None)
+    }
+
+    /// The next order that has come, with its descriptors.
+    fn next_order(&mut self) -> pyseidon::error::Result<Option<(protocol::Order, Vec<OwnedFd>)>> {
+        let Some(frame) = self.control.next_frame()? else {
+            return Ok(None);
+        };
+        Ok(Some((frame.decode()?, frame.fds)))
     }
 
     fn fork_worker(
