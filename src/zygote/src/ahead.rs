@@ -10,12 +10,9 @@ use std::sync::Mutex;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyList;
-use pyseidon::process;
 
 use crate::classes;
-use crate::fork::{Side, fork};
 use crate::page::Page;
-use crate::role::{self, Role, exit_now, os_error};
 
 struct Hidden {
     /// The interpreter whose import it was: a test may make others.
@@ -30,33 +27,6 @@ struct Hidden {
 }
 
 static HIDDEN: Mutex<Option<Hidden>> = Mutex::new(None);
-
-/// Calls `function` in a forked trial. Returns what that returned (a reason, or `None`), or why
-/// it came to nothing: it raised, did what is vetoed, or died.
-#[pyfunction]
-pub(crate) fn attempt(py: Python<'_>, function: Py<PyAny>) -> PyResult<Option<String>> {
-    // Not a pipe: the trial looks for descriptors that were left open.
-    let page = Page::new().map_err(os_error)?;
-    match fork(py).map_err(os_error)? {
-        Side::Child => {
-            role::set_role(Role::Trial(page.share()));
-            match function.call0(py).and_then(|r| r.extract(py)) {
-                Ok(None) => page.enter(),
-                Ok(Some(reason)) => {
-                    let reason: String = reason;
-                    page.refuse(&reason);
-                }
-                Err(error) => page.refuse(&format!("it raised {error}")),
-            }
-            exit_now(0);
-        }
-        Side::Parent(pid) => {
-            let status = process::wait_for(pid);
-            let died = || format!("a trial ended with wait status {status:?}");
-            Ok((!page.entered()).then(|| page.refused().unwrap_or_else(died)))
-        }
-    }
-}
 
 /// In a zygote: has `adopt` called when the module `name` or one of `parts` is imported, and
 /// conceals `classes`, which `adopt` is to reveal.

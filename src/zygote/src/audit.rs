@@ -1,10 +1,9 @@
 //! The audit hook: what a build reads, what it must not do, what a run imports.
 //!
 //! A hook cannot be removed, so it stays in workers; there it looks at one atomic number, and at
-//! the names of two kinds of events. It is set through the C interface and not visible to Python.
+//! the names of three kinds of events. It is set through the C interface and not visible to Python.
 
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -16,8 +15,10 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use pyseidon::trace::{Signature, now_ns};
 
+use crate::ahead;
+use crate::fail::fail_now;
 use crate::page::Page;
-use crate::{ahead, role};
+use crate::seen::{absolute, note_relative, seen};
 
 type Hook = extern "C" fn(*const c_char, *mut ffi::PyObject, *mut c_void) -> c_int;
 
@@ -42,40 +43,6 @@ static MODE: AtomicU8 = AtomicU8::new(Mode::Off as u8);
 /// The process whose imports are recorded: a test's own children share the hook and the page.
 static RUNNER: AtomicI32 = AtomicI32::new(0);
 static PAGE: Mutex<Option<std::mem::ManuallyDrop<Page>>> = Mutex::new(None);
-static SEEN: Mutex<Seen> = Mutex::new(Seen::new());
-
-/// What a build has read, as far as events tell.
-#[derive(Debug, Clone)]
-pub(crate) struct Seen {
-    /// Files opened for reading, with their state right before.
-    pub(crate) opened: BTreeMap<PathBuf, Option<Signature>>,
-    /// Directories listed by code other than the import system, and whether only for
-    /// distributions.
-    pub(crate) listed: BTreeMap<PathBuf, bool>,
-    /// Full names of modules that were looked for.
-    pub(crate) imported: BTreeSet<String>,
-    /// Variables set (or removed: `None`) in the environment of C code, the last write of each.
-    pub(crate) written: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
-    /// A relative path was used: what it stood for depends on the working directory.
-    pub(crate) relative: bool,
-    /// Who is being loaded: an entry point's name.
-    pub(crate) stage: String,
-    pub(crate) since_ns: i128,
-}
-
-impl Seen {
-    const fn new() -> Self {
-        Self {
-            opened: BTreeMap::new(),
-            listed: BTreeMap::new(),
-            imported: BTreeSet::new(),
-            written: BTreeMap::new(),
-            relative: false,
-            stage: String::new(),
-            since_ns: 0,
-        }
-    }
-}
 
 pub(crate) fn set_mode(mode: Mode) {
     MODE.store(mode as u8, Ordering::Relaxed);
@@ -100,20 +67,8 @@ pub(crate) fn unwatch() {
 
 /// Goes on recording, in a child that is to become a deeper checkpoint.
 pub(crate) fn resume() {
-    let mut seen = SEEN.lock().expect("no panic while held");
-    seen.since_ns = now_ns();
-    drop(seen);
+    seen().since_ns = now_ns();
     set_mode(Mode::Build);
-}
-
-/// Says who is being loaded now, for the reason of a veto.
-#[pyfunction]
-pub(crate) fn stage(name: String) {
-    SEEN.lock().expect("no panic while held").stage = name;
-}
-
-pub(crate) fn seen() -> Seen {
-    SEEN.lock().expect("no panic while held").clone()
 }
 
 /// Records the imports of this process, a worker about to enter pytest, in `page`.
@@ -189,8 +144,7 @@ fn during_build(py: Python<'_>, event: &[u8], args: &Bound<'_, PyTuple>) {
     match event {
         b"import" => {
             if let Some(name) = text(args, 0) {
-                let mut seen = SEEN.lock().expect("no panic while held");
-                seen.imported.insert(name);
+                seen().imported.insert(name);
             }
         }
         b"open" => open(py, args),
@@ -201,8 +155,8 @@ fn during_build(py: Python<'_>, event: &[u8], args: &Bound<'_, PyTuple>) {
                     .ok()
             };
             if let Some(name) = bytes(0) {
-                let mut seen = SEEN.lock().expect("no panic while held");
-                seen.written.insert(name, bytes(1));
+                let value = bytes(1);
+                seen().written.insert(name, value);
             }
         }
         b"sys.setprofile" | b"sys.settrace" if is_our_own(&caller(py).unwrap_or_default()) => {}
@@ -246,7 +200,7 @@ fn open(py: Python<'_>, args: &Bound<'_, PyTuple>) {
         }
         return;
     }
-    let mut seen = SEEN.lock().expect("no panic while held");
+    let mut seen = seen();
     if let Entry::Vacant(entry) = seen.opened.entry(path) {
         let before = Signature::of(entry.key());
         entry.insert(before);
@@ -266,31 +220,9 @@ fn list(py: Python<'_>, args: &Bound<'_, PyTuple>) {
     note_relative(&path);
     let path = absolute(&path);
     let for_dists = by.contains("/importlib/metadata/") || by.contains("/importlib_metadata/");
-    let mut seen = SEEN.lock().expect("no panic while held");
+    let mut seen = seen();
     let only_dists = seen.listed.entry(path).or_insert(true);
     *only_dists &= for_dists;
-}
-
-/// Notes a module that was looked for without an import.
-pub(crate) fn looked_for(name: String) {
-    SEEN.lock()
-        .expect("no panic while held")
-        .imported
-        .insert(name);
-}
-
-/// Notes that a path is relative, and so depends on the working directory.
-pub(crate) fn note_relative(path: &str) {
-    if !path.starts_with('/') {
-        SEEN.lock().expect("no panic while held").relative = true;
-    }
-}
-
-/// What was written to the environment of C code: `(name, value or None)`.
-#[pyfunction]
-pub(crate) fn written() -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
-    let seen = SEEN.lock().expect("no panic while held");
-    seen.written.clone().into_iter().collect()
 }
 
 fn is_our_own(file: &str) -> bool {
@@ -358,7 +290,7 @@ fn is_harmless(py: Python<'_>, event: &[u8], args: &Bound<'_, PyTuple>) -> bool 
         b"sqlite3.connect" => text(args, 0).as_deref() == Some(":memory:"),
         // `ctypes.util.find_library` lets it print its cache.
         b"subprocess.Popen" if text(args, 0).as_deref() == Some("/sbin/ldconfig") => {
-            let mut seen = SEEN.lock().expect("no panic while held");
+            let mut seen = seen();
             let cache = PathBuf::from("/etc/ld.so.cache");
             let before = Signature::of(&cache);
             seen.opened.entry(cache).or_insert(before);
@@ -372,9 +304,9 @@ fn is_harmless(py: Python<'_>, event: &[u8], args: &Bound<'_, PyTuple>) -> bool 
 
 /// Ends a build before the thing is done. Nothing can swallow this, and nothing is half done.
 fn veto(what: &str, of: Option<String>) -> ! {
-    let stage = SEEN.lock().expect("no panic while held").stage.clone();
+    let stage = seen().stage.clone();
     let of = of.map(|of| format!(" (`{of}`)")).unwrap_or_default();
-    role::fail_now(&stage, &format!("`{what}`{of} during a background build"))
+    fail_now(&stage, &format!("`{what}`{of} during a background build"))
 }
 
 /// The file of the innermost Python frame.
@@ -403,8 +335,4 @@ fn text(args: &Bound<'_, PyTuple>, at: usize) -> Option<String> {
         return None;
     }
     arg.str().ok().map(|text| text.to_string())
-}
-
-pub(crate) fn absolute(path: &str) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path))
 }

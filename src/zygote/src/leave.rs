@@ -14,13 +14,14 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyList, PyType};
 
+use crate::fail::fail_now;
 use crate::{audit, role};
 
 /// Ends the process after its script. `result` is owned: what the script's code gave, or null
 /// with an exception set.
 pub(crate) fn leave(py: Python<'_>, result: *mut ffi::PyObject) -> ! {
     if role::is_building() {
-        role::fail_now("", "pytest ended before it could be parked");
+        fail_now("", "pytest ended before it could be parked");
     }
     let page = role::running_page();
     if let Some(page) = &page {

@@ -12,8 +12,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
-use crate::audit::{self, absolute};
-use crate::role;
+use crate::fail::fail_now;
+use crate::seen::{absolute, looked_for, note_relative, seen};
 
 /// What a C function's result depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,8 +51,9 @@ static STATE: Mutex<Option<State>> = Mutex::new(None);
 
 /// Says which C functions to look for.
 ///
-/// `find_spec` is the code of `importlib.util.find_spec`; `functions` maps a kind's name to functions or bound methods of it; `stdlib` and `core` are
-/// prefixes of file names; `known` are `(end of a file's name, kind)` of reads that do not count.
+/// `functions` maps a kind's name to functions or bound methods of it; `find_spec` is the code of
+/// `importlib.util.find_spec`; `stdlib` and `core` are prefixes of file names; `known` are `(end of
+/// a file's name, kind)` of reads that do not count.
 #[pyfunction]
 pub(crate) fn observe(
     functions: &Bound<'_, PyDict>,
@@ -165,11 +166,11 @@ pub(crate) fn profile(
         Kind::Terminal => state.terminal = true,
         Kind::Path => match state.probed(frame) {
             Some((path, true)) => {
-                audit::note_relative(&path);
+                note_relative(&path);
                 state.probes.insert(absolute(&path));
             }
             Some((path, false)) => {
-                audit::note_relative(&path);
+                note_relative(&path);
                 state.inspected.insert(absolute(&path));
             }
             None => impure(arg, "looks at a path", &by),
@@ -208,7 +209,7 @@ fn on_call(frame: &Bound<'_, PyAny>) -> PyResult<()> {
     });
     if is_search {
         let name = frame.getattr("f_locals")?.get_item("name")?;
-        audit::looked_for(name.extract()?);
+        looked_for(name.extract()?);
     }
     Ok(())
 }
@@ -219,7 +220,8 @@ fn impure(function: &Bound<'_, PyAny>, what: &str, by: &str) -> ! {
         .getattr("__name__")
         .and_then(|n| n.extract::<String>())
         .unwrap_or_default();
-    role::fail_now(&audit::seen().stage, &format!("`{by}` {what} (`{name}`)"))
+    let stage = seen().stage.clone();
+    fail_now(&stage, &format!("`{by}` {what} (`{name}`)"))
 }
 
 fn is_the_global_generator(generator: &Bound<'_, PyAny>) -> bool {

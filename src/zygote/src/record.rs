@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use pyo3::prelude::*;
 use pyseidon::trace::{DirInput, FileInput, Interest, Role, Signature, Trace};
 
-use crate::audit::Seen;
+use crate::seen::Seen;
 
 /// What only Python can tell of itself, given by `observe.py`.
 #[derive(FromPyObject, Debug)]

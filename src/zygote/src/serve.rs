@@ -28,9 +28,9 @@ use pyseidon::transport::{Connection, Filled, move_high};
 use crate::fork::{Side, fork};
 use crate::page::{self, Page};
 use crate::record::{self, Facts};
-use crate::role::{
-    Order, Role, WorkerSide, Zygote, announce, exit_now, os_error, set_role, take_role,
-};
+use crate::role::{Order, Role, WorkerSide, Zygote, exit_now, os_error, set_role, take_role};
+use crate::seen::seen;
+use crate::steps::announce;
 use crate::{audit, inherit};
 
 /// Between the fork of a worker and its entering pytest only our own code runs: a few
@@ -54,7 +54,7 @@ pub(crate) fn park(
     };
     // In a child its descriptor is closed, or somebody else's.
     let mut zygote = std::mem::ManuallyDrop::new(zygote);
-    let seen = audit::seen();
+    let seen = seen().clone();
     let (mut trace, unsettled) = record::trace(&seen, facts, random_key());
     trace.set_env(&zygote.template.env);
     if trace.cwd.is_some() {

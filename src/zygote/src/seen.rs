@@ -1,0 +1,76 @@
+//! What a build has read: a list that the audit hook and the profile function add to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard};
+
+use pyo3::prelude::*;
+use pyseidon::trace::Signature;
+
+static SEEN: Mutex<Seen> = Mutex::new(Seen::new());
+
+/// What a build has read, as far as events tell.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    /// Files opened for reading, with their state right before.
+    pub(crate) opened: BTreeMap<PathBuf, Option<Signature>>,
+    /// Directories listed by code other than the import system, and whether only for
+    /// distributions.
+    pub(crate) listed: BTreeMap<PathBuf, bool>,
+    /// Full names of modules that were looked for.
+    pub(crate) imported: BTreeSet<String>,
+    /// Variables set (or removed: `None`) in the environment of C code, the last write of each.
+    pub(crate) written: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+    /// A relative path was used: what it stood for depends on the working directory.
+    pub(crate) relative: bool,
+    /// Who is being loaded: an entry point's name.
+    pub(crate) stage: String,
+    pub(crate) since_ns: i128,
+}
+
+impl Seen {
+    const fn new() -> Self {
+        Self {
+            opened: BTreeMap::new(),
+            listed: BTreeMap::new(),
+            imported: BTreeSet::new(),
+            written: BTreeMap::new(),
+            relative: false,
+            stage: String::new(),
+            since_ns: 0,
+        }
+    }
+}
+
+/// The list of this process. Not to be held while Python runs, which may come back here.
+pub(crate) fn seen() -> MutexGuard<'static, Seen> {
+    SEEN.lock().expect("no panic while held")
+}
+
+/// Says who is being loaded now, for the reason of a veto.
+#[pyfunction]
+pub(crate) fn stage(name: String) {
+    seen().stage = name;
+}
+
+/// Notes a module that was looked for without an import.
+pub(crate) fn looked_for(name: String) {
+    seen().imported.insert(name);
+}
+
+/// Notes that a path is relative, and so depends on the working directory.
+pub(crate) fn note_relative(path: &str) {
+    if !path.starts_with('/') {
+        seen().relative = true;
+    }
+}
+
+/// What was written to the environment of C code: `(name, value or None)`.
+#[pyfunction]
+pub(crate) fn written() -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+    seen().written.clone().into_iter().collect()
+}
+
+pub(crate) fn absolute(path: &str) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path))
+}
