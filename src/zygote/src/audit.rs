@@ -107,31 +107,42 @@ extern "C" fn hook(event: *const c_char, args: *mut ffi::PyObject, _: *mut c_voi
         let Ok(args) = args.cast_into::<PyTuple>() else {
             return 0;
         };
-        if mode == Mode::Run as u8 {
-            during_run(py, event, &args);
-        } else {
+        if mode == Mode::Build as u8 {
             during_build(py, event, &args);
+            return 0;
         }
-        0
+        match during_run(py, event, &args) {
+            Ok(()) => 0,
+            Err(error) => {
+                error.restore(py);
+                -1
+            }
+        }
     })
 }
 
-fn during_run(py: Python<'_>, event: &[u8], args: &Bound<'_, PyTuple>) {
+/// An error is raised by what has raised the event.
+fn during_run(py: Python<'_>, event: &[u8], args: &Bound<'_, PyTuple>) -> PyResult<()> {
     if event != b"import" {
         // Somebody looks at the collector's objects. Those from before the fork are kept from it
         // for speed; plain Python would show them.
         set_unfrozen(py);
-        return;
+        return Ok(());
     }
     if RUNNER.load(Ordering::Relaxed) != std::process::id() as i32 {
-        return;
+        return Ok(());
     }
-    if let (Ok(page), Some(name)) = (PAGE.try_lock(), text(args, 0))
-        && let Some(page) = page.as_ref()
-    {
+    // The lock is not held on: Python code will run, and may import.
+    let page = PAGE
+        .lock()
+        .expect("no panic while held")
+        .as_ref()
+        .map(|page| page.share());
+    if let (Some(page), Some(name)) = (page, text(args, 0)) {
         page.import(name.as_bytes());
-        ahead::on_import(py, &name, page);
+        ahead::on_import(py, &name, &page)?;
     }
+    Ok(())
 }
 
 fn set_unfrozen(py: Python<'_>) {
