@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyTraceback};
+use pyo3::types::PyTraceback;
 
 use crate::classes;
 use crate::page::Page;
@@ -39,7 +39,7 @@ pub(crate) fn hide(
     py: Python<'_>,
     name: String,
     parts: Vec<String>,
-    classes: &Bound<'_, PyList>,
+    classes: Vec<Bound<'_, PyAny>>,
     adopt: Py<PyAny>,
 ) -> PyResult<()> {
     classes::conceal(py, classes)?;

@@ -1,4 +1,5 @@
-//! Classes that no `__subclasses__()` shows: our own, and those of modules that were imported ahead.
+//! Classes that no `__subclasses__()` shows: our own, and those of modules that were imported
+//! ahead.
 //!
 //! A class is listed by its base for as long as it lives, in whatever table its module is kept.
 
@@ -9,38 +10,53 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::ffi;
 use pyo3::panic::PanicException;
 use pyo3::prelude::*;
-use pyo3::types::PyList;
+use pyo3::types::PyWeakrefReference;
+
+// Both locks are held only where no Python code runs and nobody lets go of the interpreter, so
+// whoever holds the interpreter finds them free.
 
 /// Addresses of concealed classes. Each is kept alive, so that no other class gets its address.
 static CONCEALED: Mutex<Option<HashSet<usize>>> = Mutex::new(None);
 
 /// Of bases of classes that were revealed: the order in which theirs were made as plain Python
-/// would have made them. Later ones follow.
-static ORDER: Mutex<Option<HashMap<usize, Vec<usize>>>> = Mutex::new(None);
+/// would have made them. Later ones follow. (A base lives as long as its revealed class, which is
+/// kept alive.)
+static ORDER: Mutex<Option<HashMap<usize, Places>>> = Mutex::new(None);
+
+/// Places of classes, by the address of the weak reference through which the base lists them. The
+/// references are kept alive, which the classes must not be: a new class may get the address of
+/// one that is gone, but not its reference.
+type Places = HashMap<usize, (usize, Py<PyAny>)>;
 
 /// Conceals our own classes for good.
 #[pyfunction]
-pub(crate) fn conceal_own(py: Python<'_>, classes: &Bound<'_, PyList>) -> PyResult<()> {
+pub(crate) fn conceal_own<'py>(
+    py: Python<'py>,
+    mut classes: Vec<Bound<'py, PyAny>>,
+) -> PyResult<()> {
     // Made when an error is first looked at.
-    classes.append(py.get_type::<PanicException>())?;
+    classes.push(py.get_type::<PanicException>().into_any());
     conceal(py, classes)
 }
 
-pub(crate) fn conceal(py: Python<'_>, classes: &Bound<'_, PyList>) -> PyResult<()> {
+/// Has these classes shown by no `__subclasses__()` until they are revealed, and keeps them alive.
+///
+/// Raises TypeError if this Python's `type.__subclasses__` is not the method that we know.
+pub(crate) fn conceal(py: Python<'_>, classes: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
     stand_in(py)?;
     let mut set = CONCEALED.lock().expect("no panic while held");
-    let set = set.get_or_insert_default();
-    for class in classes {
-        set.insert(class.as_ptr() as usize);
-        std::mem::forget(class);
-    }
+    set.get_or_insert_default()
+        .extend(classes.into_iter().map(|class| class.into_ptr() as usize));
     Ok(())
 }
 
 /// The modules of these classes are imported now. With each class comes the place of its module
 /// among them, if it is known.
 #[pyfunction]
-pub(crate) fn reveal(classes: Vec<(Bound<'_, PyAny>, Option<usize>)>) -> PyResult<()> {
+pub(crate) fn reveal(
+    py: Python<'_>,
+    classes: Vec<(Bound<'_, PyAny>, Option<usize>)>,
+) -> PyResult<()> {
     let mut bases: HashSet<usize> = HashSet::new();
     let mut places: HashMap<usize, Option<usize>> = HashMap::new();
     for (class, place) in &classes {
@@ -64,8 +80,13 @@ pub(crate) fn reveal(classes: Vec<(Bound<'_, PyAny>, Option<usize>)>) -> PyResul
         revealed.sort_by_key(|(place, _)| *place);
         let mut order = arranged(base, all);
         order.extend(revealed.into_iter().map(|(_, class)| class));
-        let mut orders = ORDER.lock().expect("no panic while held");
-        orders.get_or_insert_default().insert(base, order);
+        let order = places_of(py, order)?;
+        let former = {
+            let mut orders = ORDER.lock().expect("no panic while held");
+            orders.get_or_insert_default().insert(base, order)
+        };
+        // (Not under the lock.)
+        drop(former);
     }
     if let Some(set) = CONCEALED.lock().expect("no panic while held").as_mut() {
         for class in places.keys() {
@@ -73,6 +94,17 @@ pub(crate) fn reveal(classes: Vec<(Bound<'_, PyAny>, Option<usize>)>) -> PyResul
         }
     }
     Ok(())
+}
+
+fn places_of(py: Python<'_>, order: Vec<usize>) -> PyResult<Places> {
+    let mut places = Places::new();
+    for (place, class) in order.into_iter().enumerate() {
+        // SAFETY: its base has just listed it, and no Python code has run since.
+        let class = unsafe { Bound::from_borrowed_ptr(py, class as *mut ffi::PyObject) };
+        let reference = PyWeakrefReference::new(&class)?.into_any();
+        places.insert(reference.as_ptr() as usize, (place, reference.unbind()));
+    }
+    Ok(places)
 }
 
 /// The head of CPython's `PyMethodDescrObject`, the same in 3.9 to 3.13 (`descrobject.h`).
@@ -159,10 +191,33 @@ fn arranged(base: usize, mut classes: Vec<usize>) -> Vec<usize> {
     if let Ok(orders) = ORDER.try_lock()
         && let Some(order) = orders.as_ref().and_then(|orders| orders.get(&base))
     {
-        let place = |class: &usize| order.iter().position(|known| known == class);
-        classes.sort_by_key(|class| place(class).unwrap_or(usize::MAX));
+        classes.sort_by_cached_key(|class| {
+            // SAFETY: a class that its base has just listed, with the interpreter held.
+            let reference = unsafe { reference_to(*class as *mut ffi::PyObject) };
+            order
+                .get(&reference)
+                .map_or(usize::MAX, |(place, _)| *place)
+        });
     }
     classes
+}
+
+/// The address of the weak reference through which the base of `class` lists it. Nothing is made
+/// here that could set the collector going: Python gives the one that there is.
+///
+/// # Safety
+/// `class` is a class that its base lists, and the interpreter is held.
+unsafe fn reference_to(class: *mut ffi::PyObject) -> usize {
+    // SAFETY: gives a new reference, which the base has as well, or null with an exception set.
+    unsafe {
+        let reference = ffi::PyWeakref_NewRef(class, std::ptr::null_mut());
+        if reference.is_null() {
+            ffi::PyErr_Clear();
+        } else {
+            ffi::Py_DECREF(reference);
+        }
+        reference as usize
+    }
 }
 
 /// # Safety
