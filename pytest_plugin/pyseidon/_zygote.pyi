@@ -21,22 +21,42 @@ def on_import(
     namespace: dict[str, Any],
     callback: Callable[[], None],
 ) -> Callable[..., Any]: ...
-def begin(control: int) -> Order: ...
-def park(facts: dict[str, Any], holds: str, shallow: Optional[str]) -> Order: ...
-def fail(reason: str) -> NoReturn: ...
-def refuse(reason: str) -> NoReturn: ...
+def begin(control: int) -> Order:
+    """Takes the control channel (a descriptor) over; gives the first order, or RuntimeError."""
+
+def park(facts: dict[str, Any], holds: str, shallow: Optional[str]) -> Order:
+    """Reports what was built, serves orders; gives its order in a child. RuntimeError elsewhere."""
+
+def fail(reason: str) -> NoReturn:
+    """Tells the daemon, or a trial's parent, why nothing was built; ends the process."""
+
+def refuse(reason: str) -> NoReturn:
+    """Tells why this worker cannot run; ends it. RuntimeError unless a worker before pytest."""
+
 def inherited() -> None: ...
-def enter() -> None: ...
-def attempt(function: Callable[[], Optional[str]]) -> Optional[str]: ...
-def conceal_own(classes: list[type]) -> None: ...
-def reveal(classes: list[tuple[type, Optional[int]]]) -> None: ...
+def enter() -> None:
+    """Tells the caller that pytest begins here. RuntimeError unless a worker before pytest."""
+
+def attempt(function: Callable[[], Optional[str]]) -> Optional[str]:
+    """Calls it in a forked child; gives what it gave, or why that came to nothing. Never raises."""
+
+def conceal_own(classes: list[type]) -> None:
+    """Has no `__subclasses__()` show them, or our own exception. TypeError if that cannot be."""
+
+def reveal(classes: list[tuple[type, Optional[int]]]) -> None:
+    """Has concealed `(class, place of its module or None)` shown, in the order of the places."""
+
 def hide(
     name: str,
     parts: list[str],
     classes: list[type],
     adopt: Callable[[str], tuple[Optional[str], list[str]]],
-) -> None: ...
-def survey(gc: Any) -> None: ...
+) -> None:
+    """Has a run's import of `name` or a part call `adopt`, and raise what that raises."""
+
+def survey(gc: Any) -> None:
+    """Notes whether any object that `gc` knows has something to do at the end. Never raises."""
+
 def watch() -> None: ...
 def unwatch() -> None: ...
 def written() -> list[tuple[bytes, Optional[bytes]]]: ...

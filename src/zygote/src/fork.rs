@@ -18,9 +18,14 @@ pub(crate) enum Side {
 /// of the user's would turn into an exception in the zygote.
 ///
 /// # Contract
-/// The caller is the only Python thread, holds the interpreter, and owns no lock that the child
-/// needs. No checkpoint is parked with another thread, native ones included (`observe.py` looks). The child must
-/// not return into the loop that called this.
+/// The caller holds the interpreter and owns no lock that the child needs. Whatever other thread
+/// there is, native ones included, holds none either: it is not there in the child to let go of
+/// it. The child must not return into the loop that called this.
+///
+/// - `launch`: the only other thread waits in `launch` itself, and holds nothing.
+/// - `attempt`: looks for other threads, and its child ends there.
+/// - `fork_worker`, `grow`: a process with another thread is not parked (`observe.py` looks), and
+///   no code but the loop's runs in it from then on. Their children leave the loop with an order.
 pub(crate) fn fork(_py: Python<'_>) -> io::Result<Side> {
     // SAFETY: the interpreter is held (`_py`), and each hook function is called exactly as
     // `os.fork` does: before in the parent, then one of the two after it.
