@@ -26,14 +26,22 @@ import sys
 
 def below(kind):
     names = [f"{child.__module__}.{child.__name__}" for child in kind.__subclasses__()]
-    # The tool needs it before pytest does, and Python 3.9 makes it once and for all.
-    return [name for name in names if name != "termios.error"]
+    return [name for name in names if name not in ONCE]
+
+def everything(kind, seen):
+    for child in type.__subclasses__(kind):
+        if child not in seen:
+            seen.add(child)
+            everything(child, seen)
+    return seen
 
 def loaded():
     return [name for name in sys.modules if name.partition(".")[0] in LATE]
 
 LATE = ("hypothesis", "sortedcontainers", "fractions", "gzip")
-BASES = (random.Random, enum.Enum, Exception, BaseException)
+# The tool needs them before pytest does, and Python 3.9 makes them once and for all.
+ONCE = ("termios.error", "resource.struct_rusage", "unicodedata.UCD")
+BASES = (random.Random, enum.Enum, Exception, BaseException, tuple, dict)
 
 def look():
     hook = [f for f in sys.meta_path if type(f).__name__ == "AssertionRewritingHook"][0]
@@ -42,6 +50,11 @@ def look():
         "modules": list(sys.modules),
         "attributes": {name: sorted(vars(sys.modules[name])) for name in loaded()},
         "classes": {k.__name__: below(k) for k in BASES},
+        # (The order in which Python readies its own classes depends on who uses them first.)
+        "all classes": sorted(
+            {f"{kind.__module__}.{kind.__qualname__}" for kind in everything(object, set())}
+            - set(ONCE)
+        ),
         "finders": list(sys.path_importer_cache),
         "lines": [name for name in linecache.cache if "hypothesis" in name],
         "rewritten": list(rewritten) if isinstance(rewritten, dict) else sorted(rewritten),
@@ -212,6 +225,50 @@ def test_what_hypothesis_itself_does_is_the_same(sandbox: Sandbox) -> None:
             id="a profiler",
         ),
         pytest.param(
+            "import logging; logging.getLogger('concurrent')",
+            "there is a logger `concurrent`",
+            id="a logger",
+        ),
+        pytest.param(
+            """
+            import threading
+            thread = threading.Thread(target=lambda: __import__("fractions"))
+            thread.start()
+            thread.join()
+            """,
+            "another thread imports it",
+            id="a thread",
+        ),
+        pytest.param(
+            "import sys, types; sys.modules['annotated_types'] = types.ModuleType('a')",
+            "`annotated_types` was imported before",
+            id="looked for",
+        ),
+        pytest.param(
+            """
+            import sys
+            import json as other
+            del sys.modules["json"]
+            import json
+            """,
+            "`json` is another module",
+            id="another module",
+        ),
+        pytest.param(
+            """
+            import _hypothesis_globals
+            def pytest_terminal_summary():
+                _hypothesis_globals.in_initialization = 0
+            """,
+            "`in_initialization` is not above zero",
+            id="a counter",
+        ),
+        pytest.param(
+            "import hypothesis.internal.observability",
+            "is imported by",
+            id="imported by a conftest",
+        ),
+        pytest.param(
             "import pytest; pytest.register_assert_rewrite('sortedcontainers.sortedlist')",
             "`sortedcontainers.sortedlist` is to be rewritten",
             id="rewriting",
@@ -225,6 +282,39 @@ def test_an_import_that_would_do_something_else_is_made(
     sandbox.write("test_a.py", "def test_a():\n    pass\n")
     sandbox.same("-s")
     assert why in ahead(sandbox)["Natural"]
+
+
+@pytest.mark.parametrize("delay", [0.0002, 0.0005, 0.001, 0.002])
+def test_a_signal_during_the_import_is_not_lost(sandbox: Sandbox, delay: float) -> None:
+    """Ctrl-C, or the alarm of a time limit, in the middle of it."""
+    sandbox.write(
+        "conftest.py",
+        f"""
+        import signal
+
+        import pytest
+
+        def handle(number, frame):
+            raise KeyboardInterrupt
+
+        @pytest.hookimpl(tryfirst=True)
+        def pytest_terminal_summary():
+            signal.signal(signal.SIGALRM, handle)
+            signal.setitimer(signal.ITIMER_REAL, {delay})
+
+        @pytest.hookimpl(trylast=True)
+        def pytest_unconfigure():
+            # Later than anything here takes.
+            signal.sigtimedwait([signal.SIGALRM], 0.1)
+        """,
+    )
+    sandbox.write("test_a.py", "def test_a():\n    pass\n")
+    sandbox.warm_up("--co", "-q")
+    plain, warm = sandbox.plain("-q"), sandbox.warm("-q")
+    assert (warm.status, "KeyboardInterrupt" in str(warm)) == (
+        plain.status,
+        "KeyboardInterrupt" in str(plain),
+    )
 
 
 def test_what_is_imported_again_is_executed_again(sandbox: Sandbox) -> None:
@@ -272,7 +362,7 @@ def test_a_module_of_that_name_in_the_project_is_found_first(sandbox: Sandbox) -
     assert "`sortedcontainers` is found elsewhere" in ahead(sandbox)["Natural"]
 
 
-def test_other_files_are_rewritten(sandbox: Sandbox) -> None:
+def test_files_of_other_names_are_rewritten(sandbox: Sandbox) -> None:
     sandbox.write("pytest.ini", "[pytest]\npython_files = *.py\n")
     sandbox.write("check.py", "def test_a():\n    pass\n")
     sandbox.same()
@@ -294,35 +384,55 @@ def test_the_names_of_a_run_in_a_run_are_its_own(sandbox: Sandbox) -> None:
         """,
     )
     sandbox.same()
+    assert ahead(sandbox) == {"Natural": "there are other finders"}
 
 
 @pytest.mark.parametrize(
     ("hook", "why"),
     [
         ("import warnings; warnings.warn('old')", "it warned: old"),
+        ("import logging; logging.getLogger('extra.new')", "it made the logger `extra.new`"),
         ("import atexit; atexit.register(print)", "it changed the exit functions"),
         ("import os; os.environ['NEW'] = '1'", "it changed the environment"),
+        ("import os; dict(os.environ)", "it read the whole environment"),
         ("import json; json.loads = print", "it set `loads` of `json`"),
         ("import json; json.JSONEncoder.new = 1", "it changed the class `JSONEncoder`"),
         ("import sys; sys.path.append('/new')", "it changed `path` of `sys`"),
-        ("import threading; threading.Thread(target=print).start()", "of `threading`"),
+        ("import sys; sys.modules['json'] = sys", "it replaced or removed the module `json`"),
+        ("import sys; del sys.modules['json']", "it replaced or removed the module `json`"),
+        ("import sys; globals()['argv'] = sys.argv", "it set `argv` of `extra_hook`"),
+        ("import linecache; linecache.cache.clear()", "it changed `cache` of `linecache`"),
+        ("import random; random.seed(1)", "seeds the global generator"),
         ("import time; time.time()", "reads the clock"),
+        ("print('loud')", "a plugin printed 'loud'"),
         ("open('new', 'w')", "`open to write`"),
         ("1 / 0", "division by zero"),
+        ("import importlib; importlib.import_module('this_one')", "by import statements alone"),
     ],
 )
 def test_what_cannot_be_taken_back_is_not_made_ahead(
     new_sandbox, tmp_path, hook: str, why: str
 ) -> None:
-    """hypothesis loads plugins of its own when it is imported."""
+    """hypothesis loads plugins of its own when it is imported. This one is pytest's, too, so it
+    is loaded before, and what it does is all that stands in the way."""
     env = environment(also="few").clone(tmp_path / "env")
     info = env.site_packages / "extra-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: extra\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[hypothesis]\nextra = extra_hook:hook\n")
-    (env.site_packages / "extra_hook.py").write_text(f"def hook():\n    {hook}\n")
+    points = "[hypothesis]\nextra = extra_hook:hook\n[pytest11]\nextra = extra_hook\n"
+    (info / "entry_points.txt").write_text(points)
+    module = f"""
+import json, linecache, logging, random
+linecache.getline(__file__, 1)
+logging.getLogger("extra")
+
+def hook():
+    {hook}
+"""
+    (env.site_packages / "extra_hook.py").write_text(module)
+    (env.site_packages / "this_one.py").write_text("")
     sandbox = new_sandbox(env)
-    sandbox.write("test_a.py", "def test_a():\n    pass\n")
-    sandbox.same()
+    sandbox.write("test_a.py", "import json\n\ndef test_a():\n    print(json.__name__)\n")
+    sandbox.same("-s")
     assert ahead(sandbox) == "Nothing"
     assert why in json.dumps(sandbox.daemon.status().raw["roots"])

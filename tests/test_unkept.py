@@ -1,4 +1,4 @@
-"""A plugin that does something at its import that no checkpoint can hold: P0 lies right before it."""
+"""A plugin that does at its import what no checkpoint can hold: P0 lies right before it."""
 
 from __future__ import annotations
 

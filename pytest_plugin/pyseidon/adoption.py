@@ -7,7 +7,7 @@ import sys
 import _thread
 
 from pyseidon import _zygote, refresh
-from pyseidon.walk import walked
+from pyseidon.walk import origin, walked
 from pyseidon.world import Module, isinstance_of, loggers, rewriting_hook, spaces
 
 # Functions that pytest replaces for the time of a run or of its summary.
@@ -17,6 +17,10 @@ REPLACED = {
 }
 
 
+# A handler that raises each time, at a rate that leaves no time for a step, gets its way.
+MOST_INTERRUPTIONS = 10
+
+
 class Adoption:
     """Puts back what an import did, or says why the import would do something else."""
 
@@ -24,6 +28,7 @@ class Adoption:
         self.hidden = hidden
         self.code = hidden.late.code()
         self.adopted = set()
+        self.concealed = hidden.classes
         self.finders = list(sys.meta_path), list(sys.path_hooks)
         self.natural = builtins.__import__
         self.thread = _thread.get_ident()
@@ -44,36 +49,66 @@ class Adoption:
     def adopt(self, name):
         """Called when `name` is about to be imported by the frame above.
 
-        Returns `(None, what was asked for)`, or `(reason, [])`.
+        Returns `(None, what was asked for)`, or `(reason, [])`. Raises what a signal handler of
+        the run raised meanwhile, as it may in any import.
         """
-        order, begun, asked = walked(self.hidden, name, sys.modules)
-        reason = self.mismatch(name, order, sys._getframe(1))
+        try:
+            order, begun, asked = walked(self.hidden, name, sys.modules)
+            reason = self.mismatch(name, order, sys._getframe(1))
+        except Exception as error:
+            if not is_own(error):
+                raise
+            reason = f"it raised {error!r}"
         if reason:
             return reason, []
         self.adopted.update(order)
+        self.commit(order, begun, last=name == self.hidden.late.imports)
+        return None, asked
+
+    def commit(self, order, begun, last):
+        """Puts modules back, all or none: an interrupted import of many modules would leave them
+        half done, too, but none that a test has seen before."""
         modules = {name: self.hidden.modules[name] for name in order}
-        sys.modules.update(modules)
-        last = name == self.hidden.late.imports
+        effects = [e for e in self.hidden.effects if not e.owners.isdisjoint(modules)]
+        # Finders come into being when they are first needed, all else when a body is done.
+        rank = {name: at for at, name in enumerate(begun)}
+        effects.sort(
+            key=lambda e: min(rank[o] for o in e.owners if o in rank) if e.kind == "finder" else 0
+        )
+        steps = [lambda: sys.modules.update(modules)]
+        made = self.made_by(order, last)
+        steps.append(lambda: _zygote.reveal(made))
+        steps += [effect.redoing() for effect in effects]
+        steps += [
+            lambda rule=rule: rule.draw(modules[rule.module])
+            for rule in refresh.RULES
+            if rule.module in modules
+        ]
+        interruption, done = None, 0
+        for _ in range(1 + MOST_INTERRUPTIONS):
+            try:
+                while done < len(steps):
+                    steps[done]()
+                    done += 1
+                break
+            except BaseException as error:
+                # A signal handler's: the steps themselves raise nothing, and may be made twice.
+                interruption = error
+        if interruption is not None:
+            raise interruption
+
+    def made_by(self, order, last):
+        """The classes that are revealed with these modules, each with its module's place among
+        them, where plain Python makes them in another order than the one they were made in."""
         places = {name: at for at, name in enumerate(order)}
         # (Those of an extension module may be named otherwise: they come with the last.)
-        made = [kind for kind in self.hidden.classes if last or kind.__module__ in places]
-        _zygote.reveal([(kind, places.get(kind.__module__)) for kind in made])
-        effects = [e for e in self.hidden.effects if any(owner in modules for owner in e.owners)]
-        # Finders come into being when they are first needed, all else when a body is done.
-        begun = {name: at for at, name in enumerate(begun)}
-        effects.sort(
-            key=lambda effect: (
-                min(begun[owner] for owner in effect.owners if owner in begun)
-                if effect.kind == "finder"
-                else 0
-            )
-        )
-        for effect in effects:
-            effect.redo()
-        for rule in refresh.RULES:
-            if rule.module in modules:
-                rule.draw(modules[rule.module])
-        return None, asked
+        made, still = [], []
+        for kind in self.concealed:
+            (made if last or kind.__module__ in places else still).append(kind)
+        self.concealed = still
+        if order == [name for name in self.hidden.modules if name in places]:
+            return [(kind, None) for kind in made]
+        return [(kind, places.get(kind.__module__)) for kind in made]
 
     def mismatch(self, name, order, importer):
         hidden = self.hidden
@@ -94,14 +129,13 @@ class Adoption:
                 return f"`{known}` is imported again"
         for known, there in self.loaded.items():
             if (known in sys.modules) is not there:
-                return f"`{known}` was imported before"
+                return f"`{known}` {'is gone' if there else 'was imported before'}"
         importing = set(order)
         for effect in hidden.effects:
-            owners = set(effect.owners)
-            if effect.kind == "finder":
+            if effect.kind == "finder" or effect.owners.isdisjoint(importing):
                 continue
-            if owners & importing and not all(o in importing or o in sys.modules for o in owners):
-                return f"what `{effect.owners[0]}` does cannot be told apart"
+            if not all(owner in importing or owner in sys.modules for owner in effect.owners):
+                return f"what `{min(effect.owners)}` does cannot be told apart"
         return (
             self.mismatch_in_used(importing)
             or self.mismatch_in_rewriting(importing)
@@ -157,6 +191,14 @@ class Adoption:
         return None
 
 
+def is_own(error):
+    """Whether it was raised by code of this package, and not by a signal handler that ran in it."""
+    trace = error.__traceback__
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_code.co_filename.startswith(os.path.dirname(__file__))
+
+
 def is_code(value):
     return callable(value) or isinstance_of(value, Module)
 
@@ -164,9 +206,3 @@ def is_code(value):
 def is_monitored():
     monitoring = getattr(sys, "monitoring", None)
     return monitoring is not None and any(monitoring.get_tool(tool) for tool in range(6))
-
-
-def origin(module):
-    """The file that a module was loaded from, or None."""
-    spec = getattr(module, "__spec__", None)
-    return spec.origin if spec is not None and spec.has_location else None

@@ -5,8 +5,8 @@ them: 60 to 100 ms. Here such an import is made while P0 is built, what it did i
 worker gets it back at the moment at which the plugin makes the import. Nobody may be able to tell:
 
 - Only imports that were read and tested are made ahead (`LATE`).
-- They are made in a forked trial first. All that an import can change beside adding modules is
-  compared before and after; what cannot be taken back is a reason against it (`make`).
+- They are made in a forked trial first. What an import can change beside adding modules is
+  compared before and after (`world`); what cannot be taken back is a reason against it.
 - In a worker they are put back only if the import would do now what it did then: same search
   path, finders, environment, rewriting, and the functions and classes that it used (`Adoption`).
   If not, they stay hidden for good, and the import runs as in plain pytest.
@@ -15,12 +15,13 @@ worker gets it back at the moment at which the plugin makes the import. Nobody m
 """
 
 import builtins
+import gc
 import os
 import sys
 
 from pyseidon import _zygote, bytecode, observe, worker
-from pyseidon.adoption import Adoption, origin
-from pyseidon.walk import Hidden, Recorder, walked
+from pyseidon.adoption import Adoption
+from pyseidon.walk import Effect, Hidden, Recorder, found_in, is_standard, walked
 from pyseidon.world import World, all_classes
 
 
@@ -45,9 +46,9 @@ class Late:
         self.looked_for = looked_for
 
     def code(self):
-        """That of the function, once the plugin is loaded."""
+        """That of the function, once the plugin is loaded; None if it has no such function."""
         function = getattr(sys.modules[self.plugin], self.function, None)
-        return getattr(function, "__code__", Late.code.__code__)
+        return getattr(function, "__code__", None)
 
 
 LATE = (
@@ -85,7 +86,8 @@ def applies(late, config):
     plugin = sys.modules.get(late.plugin)
     if plugin is None or not config.pluginmanager.is_registered(plugin):
         return False
-    if late.imports in sys.modules or late.imports not in late.code().co_names:
+    code = late.code()
+    if late.imports in sys.modules or code is None or late.imports not in code.co_names:
         return False
     if any(option.startswith("importtime") for option in sys._xoptions):
         return False
@@ -118,36 +120,30 @@ def make(late):
         read = observe.environment_since(known)
     if read is None:
         return hidden, "it read the whole environment"
+    # Compared when it is given back, so it is no reason against the checkpoint.
+    observe.forget_environment(known)
     hidden.environment = {name: os.environ._data.get(name) for name in read}
     if warned:
         return hidden, f"it warned: {warned[0].message}"
     hidden.modules = {n: m for n, m in sys.modules.items() if n not in before.modules}
+    # What was made again (`dataclass(slots=True)`) would be kept alive by being concealed.
+    gc.collect()
     hidden.classes = [kind for kind in all_classes() if id(kind) not in before.all_classes]
     if worker.START.write_bytecode and bytecode.unwritten(hidden.modules.values()):
         return hidden, "it would write byte code"
     for effect in hidden.effects:
         if effect.place is sys.path_importer_cache:
             effect.kind = "finder"
-            effect.owners = found_in(hidden, effect.key) or effect.owners
+            effect.owners = frozenset(found_in(hidden, effect.key)) or effect.owners
+    for name, module in hidden.modules.items():
+        package, _, tail = name.rpartition(".")
+        if package in before.spaces and tail not in before.spaces[package]:
+            space = vars(before.modules[package])
+            hidden.effects.append(Effect("key", space, tail, module, [name]))
     reason = before.differences(hidden)
     if not reason and walked(hidden, late.imports, before.modules)[0] != list(hidden.modules):
         reason = "its modules were not loaded by import statements alone"
     return hidden, reason
-
-
-def found_in(hidden, directory):
-    """Those of the modules that lie in this directory."""
-    return [
-        name
-        for name, module in hidden.modules.items()
-        if origin(module) and os.path.dirname(module_path(module)) == directory
-    ]
-
-
-def module_path(module):
-    """Where a module was found: a package, by the name of its directory."""
-    file = origin(module)
-    return os.path.dirname(file) if hasattr(module, "__path__") else file
 
 
 def hide(hidden):
@@ -156,15 +152,6 @@ def hide(hidden):
         del sys.modules[name]
     for effect in reversed(hidden.effects):
         effect.undo()
-    # Of others than the plugin, a run may have back what belongs to Python itself.
+    # The rest is given back to the plugin alone; these to whoever imports them.
     standard = [name for name, module in hidden.modules.items() if is_standard(module)]
     _zygote.hide(hidden.late.imports, standard, hidden.classes, Adoption(hidden).adopt)
-
-
-def is_standard(module):
-    """Whether it belongs to Python, and is not an installed package."""
-    file = origin(module)
-    if file is None:
-        return module.__name__ in sys.builtin_module_names
-    home = os.path.dirname(os.__file__) + os.sep
-    return file.startswith(home) and "site-packages" not in file

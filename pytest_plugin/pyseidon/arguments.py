@@ -54,18 +54,18 @@ class Prepared:
         self.fresh = fresh
         self.all_loaded = all_loaded
 
-    def adopt(self, args):
+    def take(self, args):
         """Puts the caller's arguments in; `args` is the list that pytest's frames hold.
 
         Returns None, or why the parked state is not the caller's. Prints and changes nothing then
         but what only this process holds.
         """
         try:
-            return self._adopt(args)
+            return self._take(args)
         except BaseException as error:
             return f"reading the arguments raised {type(error).__name__}"
 
-    def _adopt(self, args):
+    def _take(self, args):
         config, fresh = self.config, self.fresh
         read_arguments(fresh, sys.argv[1:])
         early = early_options(fresh)

@@ -233,9 +233,10 @@ def try_out(function):
     """Calls `function` in a forked trial. Returns what that returned, or why it came to nothing:
     None if all went well."""
     sys.setprofile(None)
-    reason = _zygote.attempt(lambda: (sys.setprofile(_zygote.profile), function())[1])
-    sys.setprofile(_zygote.profile)
-    return reason
+    try:
+        return _zygote.attempt(lambda: (sys.setprofile(_zygote.profile), function())[1])
+    finally:
+        sys.setprofile(_zygote.profile)
 
 
 def note_environment():
@@ -252,6 +253,11 @@ def environment_since(known):
     return read
 
 
+def forget_environment(known):
+    """What was read since `known` does not count."""
+    STATE.env_read, STATE.env_all = known
+
+
 def stop():
     """Ends recording. Returns what Python can tell of what was read, for `_zygote.park`."""
     sys.setprofile(None)
@@ -259,10 +265,7 @@ def stop():
     found = _zygote.findings()
     state = STATE
     if type(sys.argv) is not list:
-        state.argv_kept = any(
-            referrer is not sys.__dict__ and not hasattr(referrer, "f_code")
-            for referrer in gc.get_referrers(sys.argv)
-        )
+        state.argv_kept = is_argv_kept()
         sys.argv = list(list.__iter__(sys.argv))
     environment = os.environ._data
     # The interpreter's own mapping: `os.environ` of plain Python is backed by it.
@@ -300,6 +303,14 @@ def distributions(config):
         if name:
             found[name.replace("_", "-").lower()] = version
     return found
+
+
+def is_argv_kept():
+    """Whether anybody but `sys` and a running function holds the recording list of arguments."""
+    return type(sys.argv) is not list and any(
+        referrer is not sys.__dict__ and not hasattr(referrer, "f_code")
+        for referrer in gc.get_referrers(sys.argv)
+    )
 
 
 def put_environment(data):
@@ -457,7 +468,7 @@ def barrier():
     reason = printed("a plugin")
     if reason:
         return reason
-    if STATE.argv_kept:
+    if STATE.argv_kept or is_argv_kept():
         return "a plugin keeps `sys.argv`, which is another object in each run"
     after = world()
     for name, before in STATE.world.items():

@@ -97,12 +97,12 @@ def at_pytest(order):
         _zygote.fail(f"going on towards P0 raised {error!r}")
 
 
-def enter(order, adopt_arguments):
+def enter(order, take_arguments):
     """Makes this child the caller's process and enters pytest; ends it where that is impossible."""
     try:
         worker.become(order)
         _zygote.inherited()
-        reason = adopt_arguments() if adopt_arguments else None
+        reason = take_arguments() if take_arguments else None
     except BaseException as error:
         reason = f"becoming the caller's process raised {error!r}"
     if reason:
@@ -227,6 +227,11 @@ def park_in_config(order, frame, all_loaded):
     args = frame.f_locals["args"]
     hidden, shallow = None, f"each run loads `{order.before}` and what follows: {order.because}"
     if all_loaded:
+        # Of the last plugin; and nobody may fork beside a thread.
+        barrier = observe.barrier()
+        if barrier:
+            _zygote.fail(barrier)
+        _zygote.stage("")
         hidden, shallow = ahead.load(config)
     facts = observe.stop()
     barrier = observe.barrier()
@@ -241,4 +246,4 @@ def park_in_config(order, frame, all_loaded):
     holds = f"pytest {version}, {len(names)} plugins" + (": " if names else "") + ", ".join(names)
     if hidden:
         holds += f"; and `{hidden.late.distribution}` for the end of a run"
-    enter(wait(facts, holds, shallow), lambda: prepared.adopt(args))
+    enter(wait(facts, holds, shallow), lambda: prepared.take(args))

@@ -1,8 +1,9 @@
 """What an import does while it is made: who asks for what, and whose body does what."""
 
+import os
 import sys
 
-from pyseidon.world import LEDGERS, REMEMBERED, Effect, loggers, rewriting_hook
+from pyseidon.world import LEDGERS, REMEMBERED, loggers, rewriting_hook
 
 
 class Hidden:
@@ -21,6 +22,50 @@ class Hidden:
         # Modules that were there and were asked for, by whom.
         self.used = {}
         self.environment = {}
+
+    def notes(self, place, key):
+        """Whether an effect on this entry of a dictionary is among those that were noted."""
+        return any(effect.place is place and effect.key == key for effect in self.effects)
+
+
+class Effect:
+    """Something that the bodies of the modules `owners` did.
+
+    `kind` is `key` (added to the dictionary `place`), `element` (added to the set `place`),
+    `value` (the variable `key` of the namespace `place` was None), `count` (`value` was added to
+    that variable), or `finder` (like `key`, by the search for the first of `owners`, whichever
+    that is).
+    """
+
+    def __init__(self, kind, place, key, value, owners):
+        self.kind = kind
+        self.place = place
+        self.key = key
+        self.value = value
+        self.owners = frozenset(owners)
+
+    def undo(self):
+        if self.kind in ("key", "finder"):
+            del self.place[self.key]
+        elif self.kind == "element":
+            self.place.discard(self.key)
+        elif self.kind == "value":
+            self.place[self.key] = None
+        else:
+            self.place[self.key] -= self.value
+
+    def redoing(self):
+        """A function that does it again; called twice it does no more than once."""
+        place, key, value = self.place, self.key, self.value
+        if self.kind in ("key", "finder"):
+            return lambda: place.setdefault(key, value)
+        if self.kind == "element":
+            return lambda: place.add(key)
+        if self.kind == "value":
+            value = value if place[key] is None else place[key]
+        else:
+            value += place[key]
+        return lambda: place.__setitem__(key, value)
 
 
 def walked(hidden, name, loaded):
@@ -49,6 +94,17 @@ def ancestors(name):
     """A module's packages, the outermost first, and itself."""
     parts = name.split(".")
     return [".".join(parts[: count + 1]) for count in range(len(parts))]
+
+
+def package_of(namespace):
+    """The package of the module with this namespace, as the import system finds it."""
+    package = namespace.get("__package__")
+    if package is None and namespace.get("__spec__") is not None:
+        package = namespace["__spec__"].parent
+    if package is None:
+        name = namespace["__name__"]
+        package = name if "__path__" in namespace else name.rpartition(".")[0]
+    return package
 
 
 def has_spec(name):
@@ -83,7 +139,7 @@ class Recorder:
         before = set(sys.modules)
         full = name
         if level:
-            package = globals["__package__"].split(".")
+            package = package_of(globals).split(".")
             full = ".".join(package[: len(package) - level + 1] + ([name] if name else []))
         parts = [f"{full}.{part}" for part in fromlist or () if type(part) is str]
         walk = self.hidden.walk.setdefault(importer, [])
@@ -144,3 +200,33 @@ class Recorder:
                 self.values[at] = value
                 change = value if kind == "value" else value - before
                 effects.append(Effect(kind, space, key, change, owners))
+
+
+def found_in(hidden, directory):
+    """Those of the modules that lie in this directory."""
+    return [
+        name
+        for name, module in hidden.modules.items()
+        if origin(module) and os.path.dirname(module_path(module)) == directory
+    ]
+
+
+def module_path(module):
+    """Where a module was found: a package, by the name of its directory."""
+    file = origin(module)
+    return os.path.dirname(file) if hasattr(module, "__path__") else file
+
+
+def origin(module):
+    """The file that a module was loaded from, or None."""
+    spec = getattr(module, "__spec__", None)
+    return spec.origin if spec is not None and spec.has_location else None
+
+
+def is_standard(module):
+    """Whether it belongs to Python, and is not an installed package."""
+    file = origin(module)
+    if file is None:
+        return module.__name__ in sys.builtin_module_names
+    home = os.path.dirname(os.__file__) + os.sep
+    return file.startswith(home) and "site-packages" not in file

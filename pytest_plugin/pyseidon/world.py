@@ -1,4 +1,10 @@
-"""All that an import can change and that Python shows, and what of it can be taken back."""
+"""What an import can change beside adding modules, as far as Python shows it.
+
+Compared are `sys.modules`, the namespaces of modules and of the classes in them, the dictionaries,
+lists, sets and queues in those, loggers, pytest's import hook, and what `facts` lists. Not seen are
+registries behind functions of C code: `codecs.register`, `ABC.register`, context variables, the
+locale. What is imported ahead has been read for these.
+"""
 
 import atexit
 import builtins
@@ -21,44 +27,6 @@ LEDGERS = {
 REMEMBERED = {("platform", "_uname_cache")}
 
 
-class Effect:
-    """Something that the bodies of the modules `owners` did.
-
-    `kind` is `key` (added to the dictionary `place`), `element` (added to the set `place`),
-    `value` (the variable `key` of the namespace `place` was None), `count` (`value` was added to
-    that variable), or `finder` (like `key`, by the search for the first of `owners`, whichever
-    that is).
-    """
-
-    def __init__(self, kind, place, key, value, owners):
-        self.kind = kind
-        self.place = place
-        self.key = key
-        self.value = value
-        self.owners = owners
-
-    def undo(self):
-        if self.kind in ("key", "finder"):
-            del self.place[self.key]
-        elif self.kind == "element":
-            self.place.discard(self.key)
-        elif self.kind == "value":
-            self.place[self.key] = None
-        else:
-            self.place[self.key] -= self.value
-
-    def redo(self):
-        if self.kind in ("key", "finder"):
-            self.place.setdefault(self.key, self.value)
-        elif self.kind == "element":
-            self.place.add(self.key)
-        elif self.kind == "value":
-            if self.place[self.key] is None:
-                self.place[self.key] = self.value
-        else:
-            self.place[self.key] += self.value
-
-
 class World:
     """All that an import could change and that Python shows."""
 
@@ -71,7 +39,8 @@ class World:
             for value in space.values():
                 if isinstance_of(value, type) and value not in self.classes:
                     self.classes[value] = dict(vars(value))
-        self.all_classes = set(map(id, all_classes()))
+        # Held, so that no other class gets the address of one of them.
+        self.all_classes = {id(kind): kind for kind in all_classes()}
         self.containers = dict(containers(self))
         self.facts = facts()
         self.loggers = dict(loggers())
@@ -81,14 +50,16 @@ class World:
         }
 
     def differences(self, hidden):
-        """Fills in what can be taken back. Returns what cannot, or None."""
+        """What has changed and was not noted in `hidden`, in words, or None."""
+        for name, module in self.modules.items():
+            if sys.modules.get(name) is not module:
+                return f"it replaced or removed the module `{name}`"
         for name, space in spaces(self.modules):
             reason = self.difference_in_space(hidden, name, space)
             if reason:
                 return reason
         for kind, before in self.classes.items():
-            after = vars(kind)
-            if len(after) != len(before) or any(after[k] is not v for k, v in before.items()):
+            if not is_same(vars(kind), before):
                 return f"it changed the class `{kind.__qualname__}` of `{kind.__module__}`"
         for place, before in self.containers.items():
             reason = difference_in_container(place, before)
@@ -97,23 +68,21 @@ class World:
         for name, after in facts().items():
             if after != self.facts[name]:
                 return f"it changed the {name}"
-        return self.difference_in_loggers(hidden) or self.difference_in_rewriting(hidden)
+        return self.difference_in_loggers() or self.difference_in_rewriting()
 
     def difference_in_space(self, hidden, name, space):
         before = self.spaces[name]
         for key, value in space.items():
             if key not in before:
-                submodule = f"{name}.{key}"
-                if hidden.modules.get(submodule) is not value:
+                if hidden.modules.get(f"{name}.{key}") is not value:
                     return f"it set `{key}` of `{name}`"
-                hidden.effects.append(Effect("key", space, key, value, [submodule]))
-            elif value is not before[key] and not is_noted(hidden, space, key):
+            elif value is not before[key] and not hidden.notes(space, key):
                 return f"it set `{key}` of `{name}`"
         if any(key not in space for key in before):
             return f"it removed a name from `{name}`"
         return None
 
-    def difference_in_loggers(self, hidden):
+    def difference_in_loggers(self):
         for name, logger in loggers().items():
             if self.loggers.get(name) is not logger and (
                 name in self.loggers or name.partition(".")[0] in self.loggers
@@ -123,17 +92,19 @@ class World:
             return "it removed a logger"
         return None
 
-    def difference_in_rewriting(self, hidden):
-        """Which modules pytest's import hook has seen and rewritten."""
+    def difference_in_rewriting(self):
+        """The same of pytest's import hook, which may have seen and rewritten more modules."""
         for name, value in vars(rewriting_hook()).items():
             before = self.rewriting.get(name)
-            if type(value) not in (dict, set) and value is not before:
+            if type(value) is dict:
+                changed = any(value.get(k, NOTHING) is not v for k, v in before.items())
+            elif type(value) is set:
+                changed = not before <= value
+            else:
+                changed = value is not before
+            if changed:
                 return f"it set `{name}` of pytest's import hook"
         return None
-
-
-def is_noted(hidden, space, key):
-    return any(effect.place is space and effect.key == key for effect in hidden.effects)
 
 
 def isinstance_of(value, kind):
@@ -142,7 +113,14 @@ def isinstance_of(value, kind):
 
 
 def all_classes():
-    return [value for value in gc.get_objects() if isinstance_of(value, type)]
+    """Every class, also those that C code has made for good, which the collector does not know."""
+    found = {object: None}
+    for kind in (todo := [object]):
+        for child in type.__subclasses__(kind):
+            if child not in found:
+                found[child] = None
+                todo.append(child)
+    return list(found)
 
 
 def spaces(modules):
@@ -169,23 +147,32 @@ def containers(world):
                 yield (name, key), (value, elements(value))
 
 
+def is_same(after, before):
+    """Whether two mappings hold the very same things."""
+    return len(after) == len(before) and all(
+        after.get(key, NOTHING) is value for key, value in before.items()
+    )
+
+
 def elements(container):
-    if isinstance_of(container, dict):
-        return {id(key): id(value) for key, value in container.items()}
-    return [id(element) for element in container]
+    """A copy: what is held cannot be replaced by something at the same address."""
+    return dict(container) if isinstance_of(container, dict) else list(container)
 
 
 def difference_in_container(place, before):
-    container, elements_before = before
-    if place == ("sys", "modules") or place in CACHES or elements(container) == elements_before:
+    container, copy = before
+    if place == ("sys", "modules") or place in CACHES:
+        # (Modules are looked at one by one.)
         return None
     name, key = place
-    if place not in LEDGERS:
-        return f"it changed `{key}` of `{name}`"
     after = elements(container)
-    if any(after.get(k) != v for k, v in elements_before.items()):
-        return f"it removed something from `{key}` of `{name}`"
-    return None
+    if type(copy) is list:
+        same = len(after) == len(copy) and all(a is b for a, b in zip(after, copy))
+    elif place in LEDGERS:
+        same = all(after.get(k, NOTHING) is v for k, v in copy.items())
+    else:
+        same = is_same(after, copy)
+    return None if same else f"it changed `{key}` of `{name}`"
 
 
 def facts():
