@@ -17,8 +17,10 @@ help:
 	@echo 'make demo      the same tests by pytest, by a first and by a warm pyseidon-test, with times'
 	@echo 'make test      everything the tests need, then all of them'
 	@echo 'make pytest    only the Python suite; ARGS="-k signals -x" goes to pytest'
-	@echo 'make parity    the test suites of real packages from PyPI, plain and warm'
-	@echo 'make bench     the benchmark: table and chart, with every peer that installs'
+	@echo 'make parity    the test suites of real packages from PyPI, plain and warm;'
+	@echo '               ARGS="click flask" for some of them, ARGS=--list for their names'
+	@echo 'make bench     the benchmark: table and chart, with every peer that installs; 20 minutes'
+	@echo '               ARGS="--quick --project plugins" for a part of it'
 	@echo 'make lint      formatting and lints of Rust and Python'
 	@echo 'make wheel     the wheel, in $(WORK)/dist'
 	@echo 'make clean     removes $(WORK), build and target'
@@ -39,6 +41,7 @@ SOURCES := $(shell find src pytest_plugin -name '*.rs' -o -name '*.toml' -o -nam
 $(WHEEL): $(DRIVER)/stamp $(SOURCES)
 	@command -v cargo >/dev/null || { echo 'error: `cargo` was not found' >&2; echo >&2; \
 		echo 'hint: install Rust from https://rustup.rs, then run make again' >&2; exit 1; }
+	@echo 'building the wheel: about two minutes the first time' >&2
 	rm -rf build $(WORK)/dist
 	$(DRIVER_PYTHON) -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir $(WORK)/dist .
 	@touch $@

@@ -28,7 +28,7 @@ def row(what: str, seconds: float, ratio: float | None = None) -> None:
 
 def main() -> int:
     [project] = [project for project in load() if project.name == "demo"]
-    print("making an environment with 18 pytest plugins…", flush=True)
+    print("making an environment with 17 pytest plugins…", flush=True)
     sandbox = Sandbox(project.in_environment())
     try:
         sandbox.copy(project.directory)

@@ -150,9 +150,13 @@ def shape(line: str) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("names", nargs="*")
-    parser.add_argument("--list", action="store_true")
+    parser.add_argument("names", nargs="*", help="suites to play; all, if none is named")
+    parser.add_argument("--list", action="store_true", help="list the suites and end")
     options = parser.parse_args()
+    unknown = set(options.names) - {suite.name for suite in SUITES}
+    if unknown:
+        known = ", ".join(suite.name for suite in SUITES)
+        parser.error(f"no suite `{min(unknown)}`\nhint: the suites are {known}")
     chosen = [suite for suite in SUITES if not options.names or suite.name in options.names]
     if options.list:
         print("\n".join(suite.package for suite in chosen))

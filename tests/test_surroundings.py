@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from .harness.environments import environment
-from .harness.outcome import assert_same
+from .harness.outcome import Outcome, assert_same
 from .harness.sandbox import Sandbox
 
 WHERE = """
@@ -34,6 +34,28 @@ def test_directory_by_a_link(sandbox: Sandbox) -> None:
     # These have another root directory for pytest.
     sandbox.same_at_once(str(link / "test_where.py"), **how)
     sandbox.same_at_once("../link/test_where.py", **how)
+
+
+@pytest.mark.product
+@pytest.mark.parametrize(
+    "spelled", ["{up}/env/bin", "{base}//env/bin", "{base}/project/../env/bin", "./link/bin"]
+)
+def test_commands_by_another_spelling(sandbox: Sandbox, spelled: str) -> None:
+    """As a shell starts what is typed, or found by a relative entry of `PATH`."""
+    (sandbox.base / "env").symlink_to(sandbox.environment.root)
+    (sandbox.project / "link").symlink_to(sandbox.environment.root)
+    sandbox.write("test_where.py", WHERE)
+    spelled = spelled.format(up="..", base=sandbox.base)
+
+    def run(name: str) -> Outcome:
+        # (`Path` would put it straight.)
+        return sandbox.run(f"{spelled}/{name}")  # type: ignore[arg-type]
+
+    plain = run("pytest")
+    assert_same(plain, run("pyseidon-test"), "the first run")
+    sandbox.until_ready()
+    assert_same(plain, run("pyseidon-test"), "the warm run")
+    sandbox.assert_served("P0")
 
 
 @pytest.mark.parametrize("place", [".", "deep", "deep/er", "other"])

@@ -371,7 +371,7 @@ def startup_texts():
             except OSError:
                 continue
             found += [os.path.join(directory, name) for name in names if name.endswith(".pth")]
-    ours = sys.modules["__main__"].__file__
+    ours = os.path.abspath(sys.modules["__main__"].__file__)
     for file, _ in module_files():
         if file != ours and (not file.startswith(home) or "site-packages" in file):
             found.append(file)

@@ -243,7 +243,8 @@ def park_in_config(order, frame, all_loaded):
     prepared = arguments.prepare(config, [os.fsdecode(arg) for arg in order.argv], all_loaded)
     names = sorted(observe.distributions(config))
     version = sys.modules["_pytest"].__version__
-    holds = f"pytest {version}, {len(names)} plugins" + (": " if names else "") + ", ".join(names)
+    plugins = f"{len(names)} plugin" + ("" if len(names) == 1 else "s")
+    holds = f"pytest {version}, {plugins}" + (": " if names else "") + ", ".join(names)
     if hidden:
         holds += f"; and `{hidden.late.distribution}` for the end of a run"
     enter(wait(facts, holds, shallow), lambda: prepared.take(args))
