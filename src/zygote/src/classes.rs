@@ -102,7 +102,10 @@ fn places_of(py: Python<'_>, order: Vec<usize>) -> PyResult<Places> {
         // SAFETY: its base has just listed it, and no Python code has run since.
         let class = unsafe { Bound::from_borrowed_ptr(py, class as *mut ffi::PyObject) };
         let reference = PyWeakrefReference::new(&class)?.into_any();
-        places.insert(reference.as_ptr() as usize, (place, reference.unbind()));
+        // One that is revealed again, as after an interruption, stays where it is.
+        places
+            .entry(reference.as_ptr() as usize)
+            .or_insert_with(|| (place, reference.unbind()));
     }
     Ok(places)
 }
