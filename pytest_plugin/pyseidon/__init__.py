@@ -9,7 +9,7 @@ test run, unless by the tests themselves.
 - `worker`: makes a forked child the process that the caller would have started
 - `arguments`: lets a child parked inside pytest go on with the caller's arguments
 - `ahead`: an import that every run makes late, made before the fork and hidden until then
-- `walk`: what an import does while it is made; `world`: what it changed
+- `effects`: what an import does while it is made; `world`: what it changed
 - `adoption`: gives a run what was imported ahead
 - `forget`: takes away modules that we needed before pytest did
 - `observe`: what a zygote read on its way

@@ -43,16 +43,15 @@ def attempt(function: Callable[[], Optional[str]]) -> Optional[str]:
 def conceal_own(classes: list[type]) -> None:
     """Has no `__subclasses__()` show them, or our own exception. TypeError if that cannot be."""
 
-def reveal(classes: list[tuple[type, Optional[int]]]) -> None:
-    """Has concealed `(class, place of its module or None)` shown, in the order of the places."""
+def reveal(classes: list[type]) -> None:
+    """Has concealed classes shown, after those that are shown already. Raises TypeError for what
+    is no class."""
 
 def hide(
-    name: str,
-    parts: list[str],
-    classes: list[type],
-    adopt: Callable[[str], tuple[Optional[str], list[str]]],
+    name: str, asked: list[str], classes: list[type], adopt: Callable[[], Optional[str]]
 ) -> None:
-    """Has a run's import of `name` or a part call `adopt`, and raise what that raises."""
+    """Has a run's import of `name` call `adopt`, which gives back the modules that are `asked` for,
+    or says why not. What it raises is raised by the import."""
 
 def survey(gc: Any) -> None:
     """Notes whether any object that `gc` knows has something to do at the end. Never raises."""

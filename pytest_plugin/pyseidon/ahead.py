@@ -10,8 +10,6 @@ worker gets it back at the moment at which the plugin makes the import. Nobody m
 - In a worker they are put back only if the import would do now what it did then: same search
   path, finders, environment, rewriting, and the functions and classes that it used (`Adoption`).
   If not, they stay hidden for good, and the import runs as in plain pytest.
-- Modules of the standard library among them may be imported earlier, by pytest itself or a test:
-  then they are put back on their own, with what their import would load.
 """
 
 import builtins
@@ -21,7 +19,7 @@ import sys
 
 from pyseidon import _zygote, bytecode, observe, worker
 from pyseidon.adoption import Adoption
-from pyseidon.walk import Effect, Hidden, Recorder, found_in, is_standard, walked
+from pyseidon.effects import Hidden, Recorder, effects
 from pyseidon.world import World, all_classes
 
 
@@ -131,19 +129,12 @@ def make(late):
     hidden.classes = [kind for kind in all_classes() if id(kind) not in before.all_classes]
     if worker.START.write_bytecode and bytecode.unwritten(hidden.modules.values()):
         return hidden, "it would write byte code"
-    for effect in hidden.effects:
-        if effect.place is sys.path_importer_cache:
-            effect.kind = "finder"
-            effect.owners = frozenset(found_in(hidden, effect.key)) or effect.owners
-    for name, module in hidden.modules.items():
-        package, _, tail = name.rpartition(".")
-        if package in before.spaces and tail not in before.spaces[package]:
-            space = vars(before.modules[package])
-            hidden.effects.append(Effect("key", space, tail, module, [name]))
-    reason = before.differences(hidden)
-    if not reason and walked(hidden, late.imports, before.modules)[0] != list(hidden.modules):
-        reason = "its modules were not loaded by import statements alone"
-    return hidden, reason
+    if hidden.bound:
+        # Its C code keeps what it asked for. If the import were made after all, it would not be
+        # loaded again, and go on with modules that nobody else has.
+        return hidden, f"`{min(hidden.bound)}` is imported by an extension module"
+    hidden.effects = effects(hidden, before)
+    return hidden, before.differences(hidden)
 
 
 def hide(hidden):
@@ -152,6 +143,4 @@ def hide(hidden):
         del sys.modules[name]
     for effect in reversed(hidden.effects):
         effect.undo()
-    # The rest is given back to the plugin alone; these to whoever imports them.
-    standard = [name for name, module in hidden.modules.items() if is_standard(module)]
-    _zygote.hide(hidden.late.imports, standard, hidden.classes, Adoption(hidden).adopt)
+    _zygote.hide(hidden.late.imports, hidden.asked, hidden.classes, Adoption(hidden).adopt)

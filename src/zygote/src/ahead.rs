@@ -4,9 +4,7 @@
 //! when the hook returns, that is what the import gives, and no frame, finder or import function
 //! of ours is anywhere.
 
-use std::collections::HashSet;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -20,25 +18,22 @@ struct Hidden {
     interpreter: usize,
     /// The module whose import brings all of it back.
     name: String,
-    /// Those of its modules that others import too, as they belong to Python itself: the import of
-    /// one brings back that one and what it loads.
-    parts: HashSet<String>,
-    /// Called with a name, brings it back and gives `(None, what its import asks for)`, or gives
-    /// `(why not, [])`. Raises what a signal handler raises, and nothing else.
+    /// What its import asks for, in order; the first is itself.
+    asked: Vec<String>,
+    /// Brings it back and gives `None`, or says why not. Raises what a signal handler raises, and
+    /// nothing else.
     adopt: Py<PyAny>,
 }
 
 static HIDDEN: Mutex<Option<Hidden>> = Mutex::new(None);
-/// Set by [`forget`], which may be called while `adopt` runs and nothing is in `HIDDEN`.
-static FORGOTTEN: AtomicBool = AtomicBool::new(false);
 
-/// In a zygote: has `adopt` called when the module `name` or one of `parts` is imported, and
-/// conceals `classes`, which `adopt` is to reveal.
+/// In a zygote: has `adopt` called when the module `name` is imported, and conceals `classes`,
+/// which `adopt` is to reveal. `asked` is what that import asks for.
 #[pyfunction]
 pub(crate) fn hide(
     py: Python<'_>,
     name: String,
-    parts: Vec<String>,
+    asked: Vec<String>,
     classes: Vec<Bound<'_, PyAny>>,
     adopt: Py<PyAny>,
 ) -> PyResult<()> {
@@ -46,7 +41,7 @@ pub(crate) fn hide(
     *HIDDEN.lock().expect("no panic while held") = Some(Hidden {
         interpreter: interpreter(),
         name,
-        parts: parts.into_iter().collect(),
+        asked,
         adopt,
     });
     Ok(())
@@ -65,23 +60,26 @@ pub(crate) fn on_import(py: Python<'_>, name: &str, page: &Page) -> PyResult<()>
     let Some(hidden) = take(name) else {
         return Ok(());
     };
-    let is_last = hidden.name == name;
-    let (reason, raised) = match hidden.adopt.call1(py, (name,)) {
-        Ok(result) => (verdict(result.bind(py), page), Ok(())),
-        Err(error) => {
-            start_at_import(py, &error);
-            ("it was interrupted".to_owned(), Err(error))
+    // What is not brought back stays hidden: its end would be an event of its own.
+    let hidden = std::mem::ManuallyDrop::new(hidden);
+    let adopted = hidden.adopt.call0(py);
+    match adopted.map(|result| result.extract::<Option<String>>(py)) {
+        Ok(Ok(None)) => {
+            // No event tells of these. (The first has been noted.)
+            for name in hidden.asked.iter().skip(1) {
+                page.import(name.as_bytes());
+            }
+            page.set_ahead("");
         }
-    };
-    // Once a part was not brought back, there are two of it.
-    if is_last || !reason.is_empty() {
-        page.set_ahead(&reason);
-        // What is not brought back stays hidden: its end would be an event of its own.
-        std::mem::forget(hidden);
-    } else {
-        put_back(hidden);
+        Ok(Ok(Some(reason))) => page.set_ahead(&reason),
+        Ok(Err(_)) => page.set_ahead("bringing it back gave no answer"),
+        Err(error) => {
+            page.set_ahead("it was interrupted");
+            start_at_import(py, &error);
+            return Err(error);
+        }
     }
-    raised
+    Ok(())
 }
 
 /// Takes our own frames out of the traceback, and those above a handler's: it goes on from the
@@ -109,41 +107,14 @@ fn is_our_own(entry: &Bound<'_, PyTraceback>) -> PyResult<bool> {
     Ok(module.starts_with("pyseidon."))
 }
 
-/// Why nothing was brought back, or an empty text. If it was, notes what its import asks for: no
-/// event tells that.
-fn verdict(result: &Bound<'_, PyAny>, page: &Page) -> String {
-    match result.extract::<(Option<String>, Vec<String>)>() {
-        Ok((None, asked)) => {
-            // The first is the import itself, which has been noted.
-            for name in asked.iter().skip(1) {
-                page.import(name.as_bytes());
-            }
-            String::new()
-        }
-        Ok((Some(reason), _)) => reason,
-        Err(error) => format!("bringing it back gave something else: {error}"),
-    }
-}
-
-/// What is hidden, if the import of `name` brings any of it back. Nobody holds it while Python
+/// What is hidden, if the import of `name` brings it back: once. Nobody holds it while Python
 /// runs: a signal handler may import as well.
 fn take(name: &str) -> Option<Hidden> {
     let mut hidden = HIDDEN.lock().expect("no panic while held");
-    hidden.take_if(|hidden| {
-        hidden.interpreter == interpreter() && (hidden.name == name || hidden.parts.contains(name))
-    })
-}
-
-fn put_back(hidden: Hidden) {
-    if FORGOTTEN.load(Ordering::Relaxed) {
-        std::mem::forget(hidden);
-    } else {
-        *HIDDEN.lock().expect("no panic while held") = Some(hidden);
-    }
+    hidden.take_if(|hidden| hidden.interpreter == interpreter() && hidden.name == name)
 }
 
 /// Nothing is brought back from here on: somebody listens who would hear of each import.
 pub(crate) fn forget() {
-    FORGOTTEN.store(true, Ordering::Relaxed);
     std::mem::forget(HIDDEN.lock().expect("no panic while held").take());
 }

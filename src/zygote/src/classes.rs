@@ -50,36 +50,28 @@ pub(crate) fn conceal(py: Python<'_>, classes: Vec<Bound<'_, PyAny>>) -> PyResul
     Ok(())
 }
 
-/// The modules of these classes are imported now. With each class comes the place of its module
-/// among them, if it is known.
+/// The modules of these classes are imported now.
 #[pyfunction]
-pub(crate) fn reveal(
-    py: Python<'_>,
-    classes: Vec<(Bound<'_, PyAny>, Option<usize>)>,
-) -> PyResult<()> {
+pub(crate) fn reveal(py: Python<'_>, classes: Vec<Bound<'_, PyAny>>) -> PyResult<()> {
     let mut bases: HashSet<usize> = HashSet::new();
-    let mut places: HashMap<usize, Option<usize>> = HashMap::new();
-    for (class, place) in &classes {
+    for class in &classes {
         for base in class.getattr("__bases__")?.try_iter()? {
             bases.insert(base?.as_ptr() as usize);
         }
-        places.insert(class.as_ptr() as usize, *place);
     }
+    let revealed: HashSet<usize> = classes.iter().map(|c| c.as_ptr() as usize).collect();
     for base in bases {
         // SAFETY: a class of which another one is a child, so it lives.
         let all = unsafe { natural_children(base as *mut ffi::PyObject) };
-        let mut last = 0;
-        let mut revealed = Vec::new();
-        for class in &all {
-            if let Some(place) = places.get(class) {
-                // A class that does not name its module comes after the one that was made before.
-                last = place.unwrap_or(last);
-                revealed.push((last, *class));
-            }
-        }
-        revealed.sort_by_key(|(place, _)| *place);
+        // They were made before those of the run so far, and come after them.
+        let late: Vec<usize> = all
+            .iter()
+            .copied()
+            .filter(|c| revealed.contains(c))
+            .collect();
         let mut order = arranged(base, all);
-        order.extend(revealed.into_iter().map(|(_, class)| class));
+        order.retain(|class| !revealed.contains(class));
+        order.extend(late);
         let order = places_of(py, order)?;
         let former = {
             let mut orders = ORDER.lock().expect("no panic while held");
@@ -89,9 +81,7 @@ pub(crate) fn reveal(
         drop(former);
     }
     if let Some(set) = CONCEALED.lock().expect("no panic while held").as_mut() {
-        for class in places.keys() {
-            set.remove(class);
-        }
+        set.retain(|class| !revealed.contains(class));
     }
     Ok(())
 }
@@ -102,10 +92,7 @@ fn places_of(py: Python<'_>, order: Vec<usize>) -> PyResult<Places> {
         // SAFETY: its base has just listed it, and no Python code has run since.
         let class = unsafe { Bound::from_borrowed_ptr(py, class as *mut ffi::PyObject) };
         let reference = PyWeakrefReference::new(&class)?.into_any();
-        // One that is revealed again, as after an interruption, stays where it is.
-        places
-            .entry(reference.as_ptr() as usize)
-            .or_insert_with(|| (place, reference.unbind()));
+        places.insert(reference.as_ptr() as usize, (place, reference.unbind()));
     }
     Ok(places)
 }
