@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,26 @@ def test_stop_ends_every_process(warm: Sandbox) -> None:
     warm.daemon.stop()
 
 
+def files_of(sandbox: Sandbox) -> list[Path]:
+    return list((sandbox.runtime / "pyseidon").iterdir())
+
+
+def test_stop_leaves_no_file_in_the_runtime_directory(warm: Sandbox) -> None:
+    assert {path.suffix for path in files_of(warm)} == {".sock", ".json", ".lock"}
+    warm.daemon.stop()
+    eventually(lambda: not files_of(warm), "no file")
+
+
+def test_what_a_killed_daemon_left_is_cleared_away(warm: Sandbox) -> None:
+    [daemon] = daemons(warm)
+    with Process(daemon) as process:
+        os.kill(daemon, signal.SIGKILL)
+        process.wait_gone()
+    assert files_of(warm)
+    assert warm.daemon.all() == []
+    assert files_of(warm) == []
+
+
 def test_stop_lets_runs_end(project: Sandbox) -> None:
     project.write_beacon()
     project.write("test_a.py", "import beacon\n\ndef test_a():\n    beacon.hold('holds')\n")
@@ -110,6 +131,7 @@ def test_idle_daemon_leaves(project: Sandbox) -> None:
     with Process(project.daemon.status().pid) as daemon:
         daemon.wait_gone()
     eventually(lambda: not processes_with(str(project.runtime)), "no process")
+    assert files_of(project) == []
 
 
 def test_idle_timeout_of_the_project(project: Sandbox) -> None:

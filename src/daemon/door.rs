@@ -38,12 +38,12 @@ pub(super) struct Door {
     identity: (u64, u64),
     note: PathBuf,
     /// Released last: who gets it finds none of our files.
-    _lock: Flock<File>,
+    _lock: Lock,
 }
 
 impl Door {
     pub(super) fn open(socket: &Path, lock: &Path, note: &Note) -> Result<Opening> {
-        let Some(held) = take_lock(lock)? else {
+        let Some(held) = Lock::take(lock)? else {
             return Ok(Opening::Taken);
         };
         // Whoever left a socket here does not hold the lock, so it is dead.
@@ -115,24 +115,82 @@ impl AsFd for Door {
     }
 }
 
-fn take_lock(path: &Path) -> Result<Option<Flock<File>>> {
-    let doing = || format!("locking `{}`", path.display());
-    loop {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(path)
-            .doing(doing)?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(held) => return Ok(Some(held)),
-            Err((_, nix::Error::EWOULDBLOCK)) => return Ok(None),
-            Err((_, nix::Error::EINTR)) => {}
-            Err((_, error)) => return Err(error).doing(doing),
+/// Whoever holds it may make and remove the other files. Its own file goes with it.
+struct Lock {
+    path: PathBuf,
+    file: Flock<File>,
+}
+
+/// What a try to lock an open file came to.
+enum Try {
+    Held(Lock),
+    Busy,
+    /// The path does not name this file any more: whoever held it has gone.
+    Removed,
+}
+
+impl Lock {
+    /// `None`: somebody else holds it.
+    fn take(path: &Path) -> Result<Option<Self>> {
+        loop {
+            match Self::try_open(path, open_lock(path)?)? {
+                Try::Held(lock) => return Ok(Some(lock)),
+                Try::Busy => return Ok(None),
+                Try::Removed => {}
+            }
         }
     }
+
+    /// A lock on a file that was removed between opening and locking keeps nobody out: the next
+    /// one to come makes another file. So only the file that the path still names counts.
+    fn try_open(path: &Path, mut file: File) -> Result<Try> {
+        let doing = || format!("locking `{}`", path.display());
+        let locked = loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(locked) => break Ok(locked),
+                Err((back, nix::Error::EINTR)) => file = back,
+                Err((back, nix::Error::EWOULDBLOCK)) => break Err(back),
+                Err((_, error)) => return Err(error).doing(doing),
+            }
+        };
+        let of = locked.as_deref().unwrap_or_else(|file| file);
+        Ok(match (is_named(path, of), locked) {
+            (false, _) => Try::Removed,
+            (true, Err(_)) => Try::Busy,
+            (true, Ok(file)) => Try::Held(Self {
+                path: path.to_path_buf(),
+                file,
+            }),
+        })
+    }
+}
+
+impl Drop for Lock {
+    /// While it is held: who waits for nothing but this file then finds it removed. Somebody may
+    /// have cleared the directory, and the file there be another daemon's.
+    fn drop(&mut self) {
+        if is_named(&self.path, &self.file) {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn open_lock(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(path)
+        .doing(|| format!("opening `{}`", path.display()))
+}
+
+fn is_named(path: &Path, file: &File) -> bool {
+    let identity = |found: fs::Metadata| (found.dev(), found.ino());
+    fs::symlink_metadata(path)
+        .and_then(|there| Ok(identity(there) == identity(file.metadata()?)))
+        .unwrap_or(false)
 }
 
 fn note_path(socket: &Path) -> PathBuf {
@@ -171,7 +229,7 @@ pub(super) fn notes(runtime: &Path) -> Vec<(PathBuf, Note)> {
 
 /// Removes what a killed daemon left, unless a living one has taken its place.
 pub(super) fn sweep(socket: &Path) {
-    if let Ok(Some(_held)) = take_lock(&socket.with_extension("lock")) {
+    if let Ok(Some(_held)) = Lock::take(&socket.with_extension("lock")) {
         let _ = fs::remove_file(socket);
         let _ = fs::remove_file(note_path(socket));
     }
@@ -196,6 +254,10 @@ mod tests {
         Door::open(&dir.join("k.sock"), &dir.join("k.lock"), &note()).unwrap()
     }
 
+    fn is_empty(dir: &Path) -> bool {
+        fs::read_dir(dir).unwrap().next().is_none()
+    }
+
     #[test]
     fn of_two_one_gets_the_door_and_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
@@ -209,8 +271,7 @@ mod tests {
         assert_eq!(notes(dir.path()), [(dir.path().join("k.sock"), note())]);
         let _waiting = UnixStream::connect(dir.path().join("k.sock")).unwrap();
         assert_eq!(door.close().len(), 1);
-        let left: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().collect();
-        assert_eq!(left.len(), 1, "the lock only: {left:?}");
+        assert!(is_empty(dir.path()));
         assert!(matches!(open(dir.path()), Opening::Open(_)));
     }
 
@@ -237,6 +298,38 @@ mod tests {
         drop(UnixListener::bind(&socket).unwrap());
         write_note(&note_path(&socket), &note()).unwrap();
         sweep(&socket);
-        assert!(!socket.exists() && notes(dir.path()).is_empty());
+        assert!(is_empty(dir.path()));
+    }
+
+    #[test]
+    fn a_lock_on_a_removed_file_keeps_nobody_out_and_so_does_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("k.lock");
+        let leaving = Lock::take(&path).unwrap().unwrap();
+        // Two come while it is held. One has opened the file when it is removed.
+        let opened = open_lock(&path).unwrap();
+        let busy = open_lock(&path).unwrap();
+        assert!(matches!(Lock::try_open(&path, busy), Ok(Try::Busy)));
+        drop(leaving);
+        assert!(!path.exists());
+        let late = opened.try_clone().unwrap();
+        assert!(matches!(Lock::try_open(&path, opened), Ok(Try::Removed)));
+        // The other gets a file of its own, which is the one that counts.
+        let winner = Lock::take(&path).unwrap().unwrap();
+        assert!(matches!(Lock::try_open(&path, late), Ok(Try::Removed)));
+        assert!(Lock::take(&path).unwrap().is_none());
+        drop(winner);
+        assert!(is_empty(dir.path()));
+    }
+
+    #[test]
+    fn the_lock_of_another_daemon_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("k.lock");
+        let cleared = Lock::take(&path).unwrap().unwrap();
+        fs::remove_file(&path).unwrap();
+        let _other = Lock::take(&path).unwrap().unwrap();
+        drop(cleared);
+        assert!(path.exists() && Lock::take(&path).unwrap().is_none());
     }
 }
