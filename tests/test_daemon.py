@@ -241,6 +241,38 @@ def test_status_for_tools(warm: Sandbox) -> None:
     assert 0 < last["seconds"] < 30
 
 
+def test_settings_that_cannot_be_understood(project: Sandbox) -> None:
+    """Named in `status` and in the log; the run prints what pytest prints."""
+    project.write(
+        "pyproject.toml",
+        """
+        [tool.pyseidon]
+        enabled = "no"
+        idle_timeout = "soon"
+        typo = 1
+        """,
+    )
+    outcome = project.first(env={"PYSEIDON": "maybe", "PYSEIDON_IDLE_TIMEOUT": "abc"})
+    assert (outcome.status, outcome.stderr) == (0, "")
+    expected = [
+        '`enabled` in `[tool.pyseidon]` is "no": `true` or `false` is expected',
+        '`idle_timeout` in `[tool.pyseidon]` is "soon": a positive number of seconds is expected',
+        "`typo` is no setting of `[tool.pyseidon]`; known are `enabled` and `idle_timeout`",
+        '`PYSEIDON` is "maybe": `0` or `1` is expected',
+        '`PYSEIDON_IDLE_TIMEOUT` is "abc": a positive number of seconds is expected',
+    ]
+    assert sorted(project.daemon.status().raw["warnings"]) == sorted(expected)
+    text = project.daemon.command("status").stdout
+    log = project.daemon.command("log").stdout
+    for warning in expected:
+        assert f"  warning  {warning}\n" in text
+        assert log.count(warning) == 1
+    # Mended, without a run.
+    project.write("pyproject.toml", "[tool.pyseidon]\nidle_timeout = 60\n")
+    kept = project.daemon.status().raw["warnings"]
+    assert {warning.split("`")[1] for warning in kept} == {"PYSEIDON", "PYSEIDON_IDLE_TIMEOUT"}
+
+
 @pytest.mark.parametrize(
     ("env", "coloured"),
     [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)],

@@ -195,6 +195,7 @@ impl Dispatcher {
     fn request(&mut self, delivery: Delivery, now: Instant) {
         match delivery.request {
             Request::Status => {
+                self.settings.refresh();
                 let document = self.document(now);
                 let _ = delivery.connection.send(&Reply::Status(document), &[]);
             }
@@ -211,6 +212,7 @@ impl Dispatcher {
                     return;
                 }
                 self.settings.refresh();
+                self.settings.note_run(&run);
                 self.receive(run, delivery.fds, delivery.connection, delivery.pid, now);
             }
         }

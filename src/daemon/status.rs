@@ -32,6 +32,9 @@ pub(super) struct Document {
     build: String,
     socket: PathBuf,
     log: Option<PathBuf>,
+    /// Settings that could not be understood, and what is expected.
+    #[serde(default)]
+    warnings: Vec<String>,
     /// Command lines of which it is known what they import.
     recordings: usize,
     roots: Vec<RootStatus>,
@@ -100,6 +103,7 @@ impl Dispatcher {
             build: identity.build.clone(),
             socket: identity.socket.clone(),
             log: identity.log.clone(),
+            warnings: self.settings.warnings().cloned().collect(),
             recordings: self.learned.recordings().len(),
             roots: self
                 .roots
@@ -228,6 +232,10 @@ impl Document {
         );
         if let Some(log) = &self.log {
             let _ = writeln!(out, "  log      {}", log.display());
+        }
+        let yellow = style(Style::new().yellow());
+        for warning in &self.warnings {
+            let _ = writeln!(out, "  {}  {warning}", yellow.apply_to("warning"));
         }
         for root in &self.roots {
             root.render(out, &dim, colour);

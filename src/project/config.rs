@@ -1,7 +1,7 @@
 //! `[tool.pyseidon]` of the project's `pyproject.toml`. Read by the daemon only: parsing TOML at
 //! each run would cost the client more than everything else it does.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -13,6 +13,11 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// Overrides `idle_timeout`; mostly for tests.
 const IDLE_VARIABLE: &str = "PYSEIDON_IDLE_TIMEOUT";
+
+/// Whether runs are warm at all: the client looks at it.
+const SWITCH_VARIABLE: &str = "PYSEIDON";
+
+const SECONDS: &str = "a positive number of seconds is expected";
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -32,7 +37,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What the project says, and what of it could not be understood: lines for the log. What is
+    /// What the project says, and what of it could not be understood: lines for people. What is
     /// not understood keeps its default.
     pub fn read(root: &Path, env: &dyn Fn(&str) -> Option<OsString>) -> (Self, Vec<String>) {
         let mut config = Self::default();
@@ -43,18 +48,10 @@ impl Config {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => warnings.push(format!("cannot read `{}`: {error}", path.display())),
         }
-        if let Some(value) = env(IDLE_VARIABLE) {
-            match value
-                .to_str()
-                .and_then(|text| text.parse().ok())
-                .and_then(seconds)
-            {
-                Some(timeout) => config.idle_timeout = timeout,
-                None => warnings.push(format!(
-                    "`{IDLE_VARIABLE}` must be a positive number of seconds, not `{}`",
-                    value.to_string_lossy()
-                )),
-            }
+        match idle_variable(env) {
+            Some(Ok(timeout)) => config.idle_timeout = timeout,
+            Some(Err(warning)) => warnings.push(warning),
+            None => {}
         }
         (config, warnings)
     }
@@ -72,8 +69,7 @@ impl Config {
             None => return,
             Some(toml::Value::Table(section)) => section,
             Some(other) => {
-                let found = other.type_str();
-                warnings.push(format!("`tool.pyseidon` must be a table, not a {found}"));
+                warnings.push(format!("`tool.pyseidon` is {other}: a table is expected"));
                 return;
             }
         };
@@ -83,7 +79,7 @@ impl Config {
                     self.enabled = *on;
                     continue;
                 }
-                ("enabled", _) => "`true` or `false`",
+                ("enabled", _) => "`true` or `false` is expected",
                 ("idle_timeout", value) => {
                     let number = match value {
                         toml::Value::Integer(number) => Some(*number as f64),
@@ -94,20 +90,45 @@ impl Config {
                         self.idle_timeout = timeout;
                         continue;
                     }
-                    "a positive number of seconds"
+                    SECONDS
                 }
                 _ => {
                     warnings.push(format!(
-                        "unknown key `{name}` in `[tool.pyseidon]` (known keys: `enabled`, `idle_timeout`)"
+                        "`{name}` is no setting of `[tool.pyseidon]`; known are `enabled` and `idle_timeout`"
                     ));
                     continue;
                 }
             };
             warnings.push(format!(
-                "`{name}` in `[tool.pyseidon]` must be {expected}, not `{value}`"
+                "`{name}` in `[tool.pyseidon]` is {value}: {expected}"
             ));
         }
     }
+}
+
+/// What a caller's environment says to us and cannot be understood: lines for people.
+pub fn misread_variables(env: &dyn Fn(&str) -> Option<OsString>) -> Vec<String> {
+    let switch = set(env, SWITCH_VARIABLE)
+        .filter(|value| value != "0" && value != "1")
+        .map(|value| misread(SWITCH_VARIABLE, &value, "`0` or `1` is expected"));
+    let idle = idle_variable(env).and_then(Result::err);
+    switch.into_iter().chain(idle).collect()
+}
+
+fn idle_variable(env: &dyn Fn(&str) -> Option<OsString>) -> Option<Result<Duration, String>> {
+    let value = set(env, IDLE_VARIABLE)?;
+    let number = value.to_str().and_then(|text| text.parse().ok());
+    let timeout = number.and_then(seconds);
+    Some(timeout.ok_or_else(|| misread(IDLE_VARIABLE, &value, SECONDS)))
+}
+
+/// An empty variable counts as none, as everywhere.
+fn set(env: &dyn Fn(&str) -> Option<OsString>, name: &str) -> Option<OsString> {
+    env(name).filter(|value| !value.is_empty())
+}
+
+fn misread(name: &str, value: &OsStr, expected: &str) -> String {
+    format!("`{name}` is {:?}: {expected}", value.to_string_lossy())
 }
 
 fn seconds(number: f64) -> Option<Duration> {
@@ -151,7 +172,11 @@ mod tests {
         assert_eq!(read(text, Some("7")).0.idle_timeout.as_secs(), 7);
         let (config, warnings) = read(text, Some("soon"));
         assert_eq!(config.idle_timeout.as_secs(), 5);
-        assert!(warnings[0].contains("`soon`"));
+        let expected =
+            "`PYSEIDON_IDLE_TIMEOUT` is \"soon\": a positive number of seconds is expected";
+        assert_eq!(warnings, [expected]);
+        let (config, warnings) = read(text, Some(""));
+        assert_eq!((config.idle_timeout.as_secs(), warnings), (5, vec![]));
     }
 
     #[test]
@@ -159,20 +184,34 @@ mod tests {
         for (text, word) in [
             (
                 "[tool.pyseidon]\nidle_time = 5\n",
-                "unknown key `idle_time`",
+                "`idle_time` is no setting of `[tool.pyseidon]`",
             ),
-            ("[tool.pyseidon]\nidle_timeout = -1\n", "not `-1`"),
+            ("[tool.pyseidon]\nidle_timeout = -1\n", "is -1: a positive"),
             (
                 "[tool.pyseidon]\nidle_timeout = '5'\n",
-                "must be a positive",
+                "is \"5\": a positive",
             ),
             ("[tool.pyseidon]\nenabled = 1\n", "`true` or `false`"),
-            ("[tool]\npyseidon = 3\n", "must be a table"),
+            ("[tool]\npyseidon = 3\n", "a table is expected"),
             ("[tool.pyseidon\n", "not valid TOML"),
         ] {
             let (config, warnings) = read(text, None);
             assert_eq!(config, Config::default());
             assert!(warnings[0].contains(word), "{warnings:?}");
         }
+    }
+
+    #[test]
+    fn a_switch_is_off_or_on() {
+        let of = |value: &str| {
+            misread_variables(&|name| (name == SWITCH_VARIABLE).then(|| value.into()))
+        };
+        for value in ["", "0", "1"] {
+            assert!(of(value).is_empty(), "{value}");
+        }
+        assert_eq!(
+            of("maybe"),
+            ["`PYSEIDON` is \"maybe\": `0` or `1` is expected"]
+        );
     }
 }

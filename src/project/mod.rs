@@ -20,7 +20,7 @@ pub mod script;
 pub mod shebang;
 
 pub use build::{build_id, package_dir, product_files};
-pub use config::Config;
+pub use config::{Config, misread_variables};
 pub use key::{Attributes, key};
 pub use place::{Place, runtime_dir};
 pub use script::{Caller, find_script};
