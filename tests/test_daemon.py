@@ -290,7 +290,15 @@ def test_nothing_runs(project: Sandbox) -> None:
     assert str(project.project) in done.stdout
     done = project.daemon.command("status", "--json")
     assert (done.returncode, json.loads(done.stdout)) == (NOT_RUNNING, [])
-    assert project.daemon.command("log").returncode == 0
+    done = project.daemon.command("log")
+    assert (done.returncode, done.stdout) == (NOT_RUNNING, "")
+    assert str(project.project) in done.stderr
+
+
+def test_restart_where_none_runs(project: Sandbox) -> None:
+    done = project.daemon.command("restart")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"started a daemon for `{project.project}`\n"
 
 
 def test_start_and_restart(project: Sandbox) -> None:
@@ -318,6 +326,23 @@ def test_log(warm: Sandbox) -> None:
     warm.daemon.stop()
     # It is still there when the daemon is not.
     assert "P0" in warm.daemon.command("log").stdout
+
+
+def test_last_lines_of_the_log(warm: Sandbox) -> None:
+    warm.daemon.stop()
+    [log] = warm.cache.glob("pyseidon/*.log")
+    with log.open("a") as more:
+        more.writelines(f"line {number}\n" for number in range(200))
+
+    def shown(*arguments: str) -> list[str]:
+        done = warm.daemon.command("log", *arguments)
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout.splitlines()
+
+    assert shown() == [f"line {number}" for number in range(100, 200)]
+    assert shown("-n", "2") == ["line 198", "line 199"]
+    assert shown("--lines", "all") == log.read_text().splitlines()
+    assert warm.daemon.command("log", "-n", "few").returncode == 2
 
 
 def test_values_of_the_environment_are_not_logged(project: Sandbox) -> None:

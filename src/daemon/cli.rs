@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use super::commands::{self, Whose};
+use super::commands::{self, Lines, Whose};
 use super::{Options, run};
 
 const EXIT_STATUS: &str = "\
@@ -13,7 +13,7 @@ Exit status:
   0    done (`stop`: also when nothing was running)
   1    it could not be done: the reason is on stderr
   2    wrong usage
-  3    `status`: no daemon is running";
+  3    `status`: no daemon is running; `log`: there is no log";
 
 /// Looks after the processes that keep pytest warm.
 ///
@@ -47,8 +47,11 @@ enum Command {
     },
     /// Stop the project's daemons and start one.
     Restart,
-    /// Print what the project's daemons have logged.
+    /// Print what the project's daemons have logged, the newest log last.
     Log {
+        /// How many lines of each log, from its end: a number or `all`.
+        #[arg(short = 'n', long, value_name = "N", default_value = "100")]
+        lines: Lines,
         /// Go on as more is logged.
         #[arg(short, long)]
         follow: bool,
@@ -82,7 +85,7 @@ pub fn main() -> i32 {
         Command::Status { all, json } => commands::status(whose(all), json),
         Command::Stop { all } => commands::stop(whose(all)),
         Command::Restart => commands::restart(),
-        Command::Log { follow } => commands::log(follow),
+        Command::Log { lines, follow } => commands::log(lines, follow),
         Command::Run(args) => Ok(run(&Options {
             ready_fd: args.ready_fd,
             root: args.root,

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use super::door::{Note, notes, sweep};
@@ -16,7 +17,7 @@ use crate::protocol::{Hello, Readiness, Reply, Request, VERSION};
 use crate::reach::{Daemon, connect, greeting, receive_within};
 use crate::transport::Connection;
 
-/// `status`: nothing is running. As `systemctl status` has it.
+/// `status`: nothing is running; `log`: there is none. As `systemctl status` has it.
 pub const NOT_RUNNING: i32 = 3;
 
 /// As the program ends with any other error.
@@ -39,6 +40,43 @@ pub enum Whose {
     Project,
     /// All of this user.
     All,
+}
+
+/// How much of a log is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lines {
+    All,
+    Last(usize),
+}
+
+impl FromStr for Lines {
+    type Err = String;
+
+    fn from_str(word: &str) -> std::result::Result<Self, String> {
+        if word == "all" {
+            return Ok(Self::All);
+        }
+        let number = word.parse().map(Self::Last);
+        number.map_err(|_| "a number or `all` is expected".into())
+    }
+}
+
+impl Lines {
+    /// The end of a text. Its last line may not be finished.
+    fn of(self, text: &[u8]) -> &[u8] {
+        let Self::Last(count) = self else { return text };
+        let starts = text.iter().rposition(|byte| *byte != b'\n').map(|last| {
+            let breaks = text[..last].iter().enumerate().rev();
+            let mut breaks = breaks.filter(|(_, byte)| **byte == b'\n');
+            breaks
+                .nth(count.saturating_sub(1))
+                .map_or(0, |(at, _)| at + 1)
+        });
+        match count {
+            0 => &[],
+            _ => &text[starts.unwrap_or(0)..],
+        }
+    }
 }
 
 /// A daemon that listens.
@@ -210,10 +248,16 @@ fn nothing_runs(whose: Whose) -> Result<String> {
 
 /// `stop`. Runs that have begun go on to their end.
 pub fn stop(whose: Whose) -> Result<i32> {
-    let Search { found, mut trouble } = find(whose)?;
-    if found.is_empty() && !trouble {
+    let search = find(whose)?;
+    if search.found.is_empty() && !search.trouble {
         print(&nothing_runs(whose)?);
     }
+    Ok(stop_all(search))
+}
+
+/// Returns the exit status.
+fn stop_all(search: Search) -> i32 {
+    let Search { found, mut trouble } = search;
     for mut daemon in found {
         if daemon.greeting.is_ok() && !daemon.is_ours() {
             // What a request looks like may have changed; what a signal means has not.
@@ -227,7 +271,7 @@ pub fn stop(whose: Whose) -> Result<i32> {
             Err(error) => trouble = complain(&silent(&daemon, &error)),
         }
     }
-    Ok(if trouble { COMPLAINED } else { 0 })
+    if trouble { COMPLAINED } else { 0 }
 }
 
 /// `start`. Says so if one is running already.
@@ -267,14 +311,14 @@ pub fn start() -> Result<i32> {
 
 /// `restart`.
 pub fn restart() -> Result<i32> {
-    match stop(Whose::Project)? {
+    match stop_all(find(Whose::Project)?) {
         0 => start(),
         status => Ok(status),
     }
 }
 
-/// `log`: prints the logs of the project's daemons, living or dead.
-pub fn log(follow: bool) -> Result<i32> {
+/// `log`: prints the logs of the project's daemons, living or dead. Returns the exit status.
+pub fn log(lines: Lines, follow: bool) -> Result<i32> {
     let root = project::root(&here()?);
     let mut logs: Vec<PathBuf> = notes(&runtime_dir(&env)?)
         .into_iter()
@@ -292,9 +336,10 @@ pub fn log(follow: bool) -> Result<i32> {
     }
     logs.retain(|log| log.is_file());
     if logs.is_empty() {
-        print(&format!("there is no log for `{}`\n", root.display()));
-        return Ok(0);
+        eprintln!("there is no log for `{}`", root.display());
+        return Ok(NOT_RUNNING);
     }
+    logs.sort_by_cached_key(|log| fs::metadata(log).and_then(|found| found.modified()).ok());
     let mut files = Vec::new();
     for path in &logs {
         let doing = || format!("reading `{}`", path.display());
@@ -302,7 +347,7 @@ pub fn log(follow: bool) -> Result<i32> {
         if logs.len() > 1 {
             print(&format!("==> {} <==\n", path.display()));
         }
-        copy(&mut file).doing(doing)?;
+        show(lines, &mut file).doing(doing)?;
         files.push((path, file));
     }
     if !follow {
@@ -317,17 +362,39 @@ pub fn log(follow: bool) -> Result<i32> {
             if fs::metadata(path.as_path()).is_ok_and(|now| now.ino() != ours) {
                 *file = File::open(path.as_path()).doing(doing)?;
             }
-            copy(file).doing(doing)?;
+            show(Lines::All, file).doing(doing)?;
         }
     }
 }
 
-fn copy(file: &mut File) -> io::Result<()> {
+/// Prints the end of what has not been read of it.
+fn show(lines: Lines, file: &mut File) -> io::Result<()> {
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes)?;
-    match io::stdout().write_all(&bytes) {
+    match io::stdout().write_all(lines.of(&bytes)) {
         // Nobody reads any more.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_log_the_last_lines_are_shown() {
+        let of = |word: &str, text: &'static str| {
+            let lines: Lines = word.parse().unwrap();
+            std::str::from_utf8(lines.of(text.as_bytes())).unwrap()
+        };
+        assert_eq!(of("all", "a\nb\nc\n"), "a\nb\nc\n");
+        assert_eq!(of("2", "a\nb\nc\n"), "b\nc\n");
+        assert_eq!(of("1", "a\n\nc"), "c");
+        assert_eq!(of("3", "a\nb\nc\n"), "a\nb\nc\n");
+        assert_eq!(of("9", "a\nb\n"), "a\nb\n");
+        assert_eq!(of("0", "a\nb\n"), "");
+        assert_eq!(of("5", ""), "");
+        assert!("-1".parse::<Lines>().is_err() && "some".parse::<Lines>().is_err());
     }
 }
