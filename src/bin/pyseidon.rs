@@ -8,6 +8,9 @@ use std::io::Write;
 const HELP: &str = "\
 usage: pyseidon [ARGUMENT]...
 
+Not for running tests: that is `pyseidon-test`. This is the client of the general server, which
+comes with a later release.
+
 Has a warm process of the general server handle ARGUMENTS, and ends as that process ends.
 
 The server's socket is `$PYSEIDON_SOCKET`, else `$POSEIDON_SOCK`, else `default.sock` in the

@@ -73,7 +73,7 @@ pub fn run_general(args: Vec<Vec<u8>>) -> i32 {
         let Some(server) = dial(&socket)? else {
             let path = socket.display();
             return Err(Error::Other(format!(
-                "no server listens on `{path}`\n\nhint: start one, or name its socket in `PYSEIDON_SOCKET`"
+                "no server listens on `{path}`\n\nhint: start one, or name its socket in `PYSEIDON_SOCKET`\nhint: to run tests, use `pyseidon-test`"
             )));
         };
         let run = inherited.run(None, argv, &cwd);
