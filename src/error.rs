@@ -30,8 +30,12 @@ pub enum Error {
     Malformed,
     #[error("the other side closed the connection")]
     Closed,
-    #[error("`{}` is not safe to use: {why}", path.display())]
-    Unsafe { path: PathBuf, why: String },
+    #[error("`{}` is not safe to use: {why}\n\nhint: {hint}", path.display())]
+    Unsafe {
+        path: PathBuf,
+        why: String,
+        hint: String,
+    },
     #[error("{0}")]
     Other(String),
 }

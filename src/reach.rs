@@ -83,6 +83,7 @@ pub fn connect(path: &Path) -> Result<Option<Connection>> {
         return Err(Error::Unsafe {
             path: path.into(),
             why: format!("its server runs as user `{owner}`"),
+            hint: "have that server stopped, and remove the socket".into(),
         });
     }
     Ok(Some(connection))

@@ -121,7 +121,7 @@ def test_no_permission_for_the_runtime_directory(project: Sandbox) -> None:
         pytest.skip("only root can give a directory away")
     os.chown(directory, 65534, 65534)
     try:
-        falls_back(project, "belongs to user `65534`")
+        falls_back(project, "belongs to user `65534` (hint: remove it, or name another directory")
     finally:
         os.chown(directory, os.geteuid(), os.getegid())
 
@@ -129,7 +129,8 @@ def test_no_permission_for_the_runtime_directory(project: Sandbox) -> None:
 def test_open_runtime_directory(project: Sandbox) -> None:
     (project.runtime / "pyseidon").mkdir()
     (project.runtime / "pyseidon").chmod(0o777)
-    falls_back(project, "mode")
+    directory = project.runtime / "pyseidon"
+    falls_back(project, f"its mode is `777`, not `700` (hint: `chmod 700 {directory}`)")
     assert not processes_with(str(project.runtime))
 
 
@@ -361,6 +362,28 @@ def test_no_pytest(own_sandbox: Sandbox) -> None:
     assert outcome.stdout == ""
     assert outcome.stderr.startswith("pyseidon: error: ")
     assert "hint: " in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("python", "words"),
+    [
+        ("/nonexistent/python", "does not exist"),
+        ("/bin/ls", "there is no `pytest` beside `/bin/ls`"),
+        ("python-of-nobody", "is not on `PATH`"),
+    ],
+)
+def test_python_without_pytest(project: Sandbox, python: str, words: str) -> None:
+    """A wish that cannot be met is an error: any other pytest would be the wrong one."""
+    outcome = project.first(env={"PYSEIDON_PYTHON": python})
+    assert (outcome.status, outcome.stdout) == (127, "")
+    said, _, hint = outcome.stderr.partition("\n\nhint: ")
+    assert said.startswith("pyseidon: error: ")
+    assert python in said
+    assert words in said
+    assert "`PYSEIDON_PYTHON`" in hint
+    done = project.daemon.command("start", env={"PYSEIDON_PYTHON": python})
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == outcome.stderr.removeprefix("pyseidon: ")
 
 
 def test_pytest_that_is_no_python_script(own_sandbox: Sandbox) -> None:

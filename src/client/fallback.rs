@@ -15,9 +15,7 @@ impl Plain<'_> {
     /// Runs the script as a shell would. Returns only if that fails: the exit status.
     pub(super) fn exec(&self, reason: Option<&str>) -> i32 {
         if let Some(reason) = reason {
-            // Whatever somebody else's reason holds, it is one line.
-            let line = reason.split_whitespace().collect::<Vec<_>>().join(" ");
-            say(&format!("running plain pytest: {line}"));
+            say(&format!("running plain pytest: {}", one_line(reason)));
         }
         let script = self.script.as_os_str().as_bytes();
         let words: Result<Vec<CString>, _> = std::iter::once(script)
@@ -36,6 +34,15 @@ impl Plain<'_> {
             nix::Error::ENOENT => exit::NOT_FOUND,
             _ => exit::FAILED,
         }
+    }
+}
+
+/// Whatever somebody else's reason holds.
+fn one_line(reason: &str) -> String {
+    let joined = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match reason.split_once("\n\nhint: ") {
+        Some((why, hint)) => format!("{} (hint: {})", joined(why), joined(hint)),
+        None => joined(reason),
     }
 }
 

@@ -7,9 +7,6 @@ use super::fallback::{Plain, say};
 use crate::error::exit;
 use crate::project::{Caller, find_script};
 
-const PYTEST_HINT: &str =
-    "install pytest there, or name the environment's Python in `PYSEIDON_PYTHON`";
-
 /// The program's arguments, its name first. Rust's own start-up code would collect them too, but
 /// it also opens `/dev/null` on closed descriptors and ignores SIGPIPE, which pytest would inherit.
 ///
@@ -44,7 +41,7 @@ pub(super) fn run(args: &[Vec<u8>], warm: impl FnOnce(&Caller<'_>, &Plain<'_>) -
     let script = match find_script(&caller) {
         Ok(script) => script,
         Err(why) => {
-            say(&format!("error: {why}\n\nhint: {PYTEST_HINT}"));
+            say(&format!("error: {why}"));
             return exit::NOT_FOUND;
         }
     };

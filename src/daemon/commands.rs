@@ -27,9 +27,6 @@ const COMPLAINED: i32 = 1;
 /// gigabyte each takes tens of them.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
 
-const PYTEST_HINT: &str =
-    "install pytest there, or name the environment's Python in `PYSEIDON_PYTHON`";
-
 /// How often a followed log is looked at.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(200);
 
@@ -287,7 +284,7 @@ pub fn start() -> Result<i32> {
     };
     let environment = find_script(&caller)
         .and_then(|script| Environment::of(script, &caller))
-        .map_err(|why| Error::Other(format!("{why}\n\nhint: {PYTEST_HINT}")))?;
+        .map_err(Error::Other)?;
     let binaries = exe.parent().unwrap_or(Path::new("/"));
     let key = key(&environment, &cwd, binaries, &Attributes::read()?);
     let root = environment.root.display().to_string();

@@ -84,18 +84,25 @@ fn make_private(dir: &Path, user: u32) -> Result<()> {
         other => other,
     }
     .doing(|| format!("cannot look at `{}`", dir.display()))?;
-    let why = if !found.is_dir() {
-        "it is not a directory".to_string()
+    let elsewhere = "remove it, or name another directory of yours in `XDG_RUNTIME_DIR`";
+    let (why, hint) = if !found.is_dir() {
+        ("it is not a directory".to_string(), elsewhere.to_string())
     } else if found.uid() != user {
-        format!("it belongs to user `{}`", found.uid())
+        let owner = found.uid();
+        (format!("it belongs to user `{owner}`"), elsewhere.into())
     } else if found.mode() & 0o777 != 0o700 {
-        format!("its mode is `{:03o}`, not `700`", found.mode() & 0o777)
+        let mode = found.mode() & 0o777;
+        (
+            format!("its mode is `{mode:03o}`, not `700`"),
+            format!("`chmod 700 {}`", dir.display()),
+        )
     } else {
         return Ok(());
     };
     Err(Error::Unsafe {
         path: dir.into(),
         why,
+        hint,
     })
 }
 
@@ -151,6 +158,9 @@ mod tests {
         assert!(refused.contains("belongs to user"), "{refused}");
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o750)).unwrap();
         assert!(why(&dir).contains("its mode is `750`"));
+        let hint = format!("\n\nhint: `chmod 700 {}`", dir.display());
+        assert!(why(&dir).ends_with(&hint));
+        assert!(refused.contains("hint: remove it, or"), "{refused}");
         let file = base.path().join("file");
         fs::write(&file, "").unwrap();
         assert!(why(&file).contains("not a directory"));

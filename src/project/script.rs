@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 /// Where `PATH` leads when it is not set, as for `execvp`.
 pub(super) const DEFAULT_PATH: &str = "/bin:/usr/bin";
 
+const NAME_HINT: &str = "name the environment's Python in `PYSEIDON_PYTHON`";
+
 /// What the search depends on.
 pub struct Caller<'a> {
     /// This program's name, as it was called.
@@ -21,7 +23,7 @@ pub struct Caller<'a> {
 /// The `pytest` script that this program stands in for: in its own environment, else in the one
 /// that is active, else in the project's, else on `PATH`.
 ///
-/// An error says where it should have been.
+/// An error says where it should have been, with a hint.
 pub fn find_script(caller: &Caller<'_>) -> Result<PathBuf, String> {
     let own = identity(caller.exe);
     // A `pytest` that is this very program would call itself for ever.
@@ -33,15 +35,7 @@ pub fn find_script(caller: &Caller<'_>) -> Result<PathBuf, String> {
     let set = |name: &str| (caller.env)(name).filter(|value| !value.is_empty());
 
     if let Some(python) = set("PYSEIDON_PYTHON") {
-        let python = if python.as_bytes().contains(&b'/') {
-            Some(PathBuf::from(&python))
-        } else {
-            search_path(&python, &path, caller.cwd, &|_| true)
-        };
-        return python
-            .and_then(|python| Some(python.parent()?.join("pytest")))
-            .filter(|script| usable(script))
-            .ok_or_else(|| "there is no `pytest` beside the `PYSEIDON_PYTHON` given".into());
+        return beside_python(&python, &path, caller.cwd, &usable);
     }
 
     let beside_us = [as_called(caller, &path), Some(caller.exe.to_path_buf())]
@@ -63,9 +57,45 @@ pub fn find_script(caller: &Caller<'_>) -> Result<PathBuf, String> {
         .find(|script| usable(script))
         .or_else(|| search_path(OsStr::new("pytest"), &path, caller.cwd, &usable))
         .ok_or_else(|| {
-            "there is no `pytest` beside `pyseidon-test`, in the active environment or on `PATH`"
-                .into()
+            format!(
+                "there is no `pytest` beside `pyseidon-test`, in the active environment or on \
+                 `PATH`\n\nhint: install pytest there, or {NAME_HINT}"
+            )
         })
+}
+
+/// The script beside the interpreter that `PYSEIDON_PYTHON` names, by its path or as on `PATH`.
+fn beside_python(
+    named: &OsStr,
+    path: &OsStr,
+    cwd: &Path,
+    usable: &dyn Fn(&Path) -> bool,
+) -> Result<PathBuf, String> {
+    let shown = named.to_string_lossy();
+    let is_path = named.as_bytes().contains(&b'/');
+    let python = if is_path {
+        Some(PathBuf::from(named))
+    } else {
+        search_path(named, path, cwd, &|_| true)
+    };
+    let script = python.iter().find_map(|p| Some(p.parent()?.join("pytest")));
+    if let Some(script) = script.filter(|script| usable(script)) {
+        return Ok(script);
+    }
+    let why = match python {
+        None => format!("`{shown}`, the `PYSEIDON_PYTHON` given, is not on `PATH`"),
+        Some(python) if !cwd.join(&python).exists() => {
+            format!("`{shown}`, the `PYSEIDON_PYTHON` given, does not exist")
+        }
+        Some(python) => {
+            let shown = python.display();
+            return Err(format!(
+                "there is no `pytest` beside `{shown}`, the `PYSEIDON_PYTHON` given\n\n\
+                 hint: install pytest there, or {NAME_HINT}"
+            ));
+        }
+    };
+    Err(format!("{why}\n\nhint: {NAME_HINT}"))
 }
 
 /// This program's path as the caller wrote it, where that is known to be right. Its symlinks stay:
@@ -225,9 +255,20 @@ mod tests {
         let mut disk = Disk::new();
         disk.file("tool/pytest");
         disk.set("PYSEIDON_PYTHON", "env/bin/python");
-        assert!(disk.find("x").is_err());
+        let says = |disk: &Disk, words: &str| {
+            let why = disk.find("x").unwrap_err();
+            let python = disk.env["PYSEIDON_PYTHON"].to_str().unwrap();
+            for words in [words, python, "\n\nhint: "] {
+                assert!(why.contains(words), "{why}");
+            }
+        };
+        says(&disk, "does not exist");
+        disk.file("env/bin/python");
+        says(&disk, "no `pytest` beside");
         disk.file("env/bin/pytest");
         assert_eq!(disk.find("x"), Ok(disk.at("env/bin/pytest")));
+        disk.env.insert("PYSEIDON_PYTHON".into(), "python0".into());
+        says(&disk, "is not on `PATH`");
     }
 
     #[test]
