@@ -152,6 +152,9 @@ pub struct Before {
     pub reason: String,
 }
 
+/// The reason of a [`Notice::Failed`] that is as it should be: of `--version`, of wrong usage.
+pub const ENDED_EARLY: &str = "pytest ended before it could be parked";
+
 /// Zygote to daemon.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Notice {

@@ -328,6 +328,19 @@ def test_log(warm: Sandbox) -> None:
     assert "P0" in warm.daemon.command("log").stdout
 
 
+def test_what_is_as_it_should_be_is_no_warning(project: Sandbox) -> None:
+    """Such as a run for which nothing can be prepared, because it ends so early."""
+
+    def log() -> str:
+        return project.daemon.command("log", "-n", "all").stdout
+
+    project.first("--version")
+    eventually(lambda: "no P0: pytest ended before" in log(), "a build that came to nothing")
+    project.daemon.stop()
+    eventually(lambda: "is gone" in log(), "the last line")
+    assert " WARN " not in log()
+
+
 def test_last_lines_of_the_log(warm: Sandbox) -> None:
     warm.daemon.stop()
     [log] = warm.cache.glob("pyseidon/*.log")

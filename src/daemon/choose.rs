@@ -29,7 +29,7 @@ pub(super) struct Choice {
     pub(super) zygote: Option<ZygoteId>,
     /// Checkpoints that stand for no run any more, and why.
     pub(super) stale: Vec<(ZygoteId, String)>,
-    /// Why those that were passed over do not stand for this run.
+    /// Why those that were passed over do not stand for this run, each reason once.
     pub(super) passed: Vec<String>,
     /// The Z0 is one of them: nothing of this root ever will.
     pub(super) misfit: Option<String>,
@@ -61,6 +61,7 @@ pub(super) fn choose(
             }
             Err(Mismatch::Stale(why)) => choice.stale.push((id, why)),
             Err(Mismatch::Other(why)) if z0 == Some(id) => choice.misfit = Some(why),
+            Err(Mismatch::Other(why)) if choice.passed.contains(&why) => {}
             Err(Mismatch::Other(why)) => choice.passed.push(why),
         }
     }
@@ -112,6 +113,12 @@ mod tests {
         });
         assert_eq!(choice.zygote, Some(ZygoteId(2)));
         assert_eq!(choice.passed, ["differs"]);
+        let choice = choose(Some(Z0), prepared(), true, |id| match id {
+            Z0 => Ok(()),
+            _ => Err(Mismatch::Other("differs".into())),
+        });
+        assert_eq!(choice.zygote, Some(Z0));
+        assert_eq!(choice.passed, ["differs"], "said once");
     }
 
     #[test]

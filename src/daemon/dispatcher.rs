@@ -277,10 +277,11 @@ impl Dispatcher {
     }
 
     fn on_child(change: Change) {
-        // That a zygote is gone is learned from its channel; this says how it went.
+        // That a zygote is gone is learned from its channel, and logged as the trouble it may be;
+        // this says how it went. Builders that are not wanted any more the daemon ends itself.
         if let Change::Ended { pid, status } = change {
             if libc::WIFSIGNALED(status) {
-                tracing::warn!(
+                tracing::info!(
                     "process {pid} was ended by signal {}",
                     libc::WTERMSIG(status)
                 );

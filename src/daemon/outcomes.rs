@@ -10,7 +10,7 @@ use super::root::{FIRST_BACKOFF, Generation, LAST_BACKOFF, Root, Want};
 use super::shape::{RootKey, Shape, caller};
 use super::supervisor::{Failure, Level, Zygote, ZygoteId};
 use crate::error::Error;
-use crate::protocol::{Before, Parked};
+use crate::protocol::{Before, ENDED_EARLY, Parked};
 use crate::trace::{Mismatch, Trace};
 
 /// Sets of early options in use at the same time: the terminal's, the editor's, one with `-W`.
@@ -274,11 +274,16 @@ impl Dispatcher {
             Level::Z0 => "Z0",
             Level::P0(_) => "P0",
         };
-        tracing::warn!(
+        let said = format!(
             "root {}: no {name}: {reason}{}",
             key.short(),
             below(&failure.output)
         );
+        if reason == ENDED_EARLY {
+            tracing::info!("{said}");
+        } else {
+            tracing::warn!("{said}");
+        }
         let Some(root) = self.root(key) else { return };
         match level {
             Level::Z0 => {

@@ -13,7 +13,7 @@ use super::history::Record;
 use super::root::{Generation, Root};
 use super::shape::Shape;
 use super::supervisor::{Level, State, Zygote};
-use crate::protocol::{Ahead, ExitPath};
+use crate::protocol::ExitPath;
 
 /// Changes when a field goes or gets another meaning; new fields do not count.
 const VERSION: u32 = 1;
@@ -325,11 +325,7 @@ fn render_run(run: &Record, out: &mut String, now: f64, dim: &Style) {
         end(run),
         run.argv.join(" "),
     );
-    let natural = match &run.ahead {
-        Some(Ahead::Natural(why)) => Some(why),
-        _ => None,
-    };
-    for why in run.why.iter().chain(natural) {
+    if let Some(why) = &run.why {
         let _ = write!(out, "  {}", dim.apply_to(format!("({why})")));
     }
     let _ = writeln!(out);
@@ -374,6 +370,7 @@ fn span(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Ahead;
 
     fn record() -> Record {
         Record {
@@ -387,7 +384,7 @@ mod tests {
             pid: Some(2),
             status: Some(256),
             exit: Some(ExitPath::Short),
-            ahead: None,
+            ahead: Some(Ahead::Natural("another version".into())),
             parts: Some([0.001, 0.2, 0.001]),
         }
     }
@@ -400,6 +397,8 @@ mod tests {
         for part in ["warm P0", "0.25 s", "exit 1, short exit", "tests/a.py -x"] {
             assert!(text.contains(part), "{part} in {text}");
         }
+        // That is for tools.
+        assert!(!text.contains("another version"), "{text}");
         assert_eq!(text.lines().count(), 1);
     }
 
