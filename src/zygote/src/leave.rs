@@ -21,7 +21,7 @@ use crate::{audit, role};
 /// with an exception set.
 pub(crate) fn leave(py: Python<'_>, result: *mut ffi::PyObject) -> ! {
     if role::is_building() {
-        fail_now("", "pytest ended before it could be parked");
+        fail_now("", pyseidon::protocol::ENDED_EARLY);
     }
     let page = role::running_page();
     if let Some(page) = &page {
