@@ -425,6 +425,15 @@ def test_options_of_one_run(unchanging: Sandbox, group: str) -> None:
     sandbox.same_at_once()
 
 
+def test_a_checkpoint_that_refuses_leaves_no_byte_code(sandbox: Sandbox) -> None:
+    """What it holds is no business of a run that it does not stand for."""
+    sandbox.write("mine.py", PLUGIN.format(word="mine"))
+    sandbox.write("test_a.py", "def test_a():\n    pass\n")
+    sandbox.env["PYTHONPATH"] = str(sandbox.project)
+    sandbox.warm_up("-p", "mine")
+    sandbox.same_at_once("-p", "no:doctest")
+
+
 def test_shadowing_module(project: Sandbox) -> None:
     """A module that comes nearer on `sys.path` than the one that is loaded."""
     near = project.base / "near"

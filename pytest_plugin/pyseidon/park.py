@@ -103,6 +103,8 @@ def enter(order, take_arguments):
         worker.become(order)
         _zygote.inherited()
         reason = take_arguments() if take_arguments else None
+        if not reason:
+            worker.write_bytecode()
     except BaseException as error:
         reason = f"becoming the caller's process raised {error!r}"
     if reason:

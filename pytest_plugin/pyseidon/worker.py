@@ -44,6 +44,11 @@ def become(order):
     sys.dont_write_bytecode = not START.write_bytecode
     time.tzset()
     refresh.refresh()
+
+
+def write_bytecode():
+    """Writes what plain pytest would have written by now. Not before it is certain that this
+    child stands for the run: another checkpoint may hold other modules."""
     if not sys.dont_write_bytecode:
         for write in START.unwritten:
             write()

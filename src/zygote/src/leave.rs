@@ -165,9 +165,21 @@ fn look(py: Python<'_>, gc: &Bound<'_, PyAny>, generators: bool) -> PyResult<boo
     let weak_type = py.import("_weakref")?.getattr("ref")?.as_ptr();
     let objects = gc.call_method0("get_objects")?.cast_into::<PyList>()?;
     let mut types = Types::new(py)?;
-    for object in objects.iter() {
-        // SAFETY: a live object has a live type.
-        let kind = unsafe { ffi::Py_TYPE(object.as_ptr()) };
+    let mut known: HashSet<*mut ffi::PyTypeObject> = HashSet::new();
+    let mut latest = std::ptr::null_mut();
+    for at in 0..objects.len() {
+        // Borrowed: counting a reference would write to each object.
+        // SAFETY: the list lives and keeps its length; a live object has a live type.
+        let (object, kind) = unsafe {
+            let object = ffi::PyList_GetItem(objects.as_ptr(), at as ffi::Py_ssize_t);
+            (object, ffi::Py_TYPE(object))
+        };
+        if kind == latest || known.contains(&kind) {
+            latest = kind;
+            continue;
+        }
+        // SAFETY: an item of the list.
+        let object = unsafe { Bound::from_borrowed_ptr(py, object) };
         if kind.cast() == weak_type {
             if has_foreign_callback(&object) {
                 return Ok(false);
@@ -175,7 +187,10 @@ fn look(py: Python<'_>, gc: &Bound<'_, PyAny>, generators: bool) -> PyResult<boo
             continue;
         }
         let left = match types.end_of(&object)? {
-            End::Nothing => false,
+            End::Nothing => {
+                known.insert(kind);
+                false
+            }
             End::Unknown => true,
             End::Del => !streams.contains(&object.as_ptr()) && waits(&object, generators)?,
         };
