@@ -5,7 +5,7 @@
 //!    │──── connect ────────────────▶│                             │                       │
 //!    │◀─── Hello ───────────────────│                             │                       │
 //!    │──── Request::Run + fds ─────▶│ check traces, choose        │                       │
-//!    │                              │──── Order::Serve + fds ────▶│──── fork ────────────▶│
+//!    │                              │──── Order::Serve + fds ────▶│──── Order::Serve ────▶│
 //!    │◀─── Reply::Started ──────────┼─────────────────────────────┼───────────────────────│ enters pytest
 //!    │                              │◀─── Notice::Entered ────────│                       │
 //!    │──── Relay::Signal ───────────┼────────────────────────────▶│──── kill(-pgid) ─────▶│
@@ -133,7 +133,8 @@ pub enum Reply {
 pub enum Order {
     /// Become a zygote that starts as this run does.
     Begin { run: Box<Run> },
-    /// Fork a worker. Descriptors: the client's connection, the working directory, `Run::fds`.
+    /// Have a child become the worker of this run; passed on to that child.
+    /// Descriptors: the client's connection, the working directory, `Run::fds`.
     Serve { id: u64, run: Box<Run> },
     /// Fork a deeper checkpoint that goes on as this run would.
     /// Descriptors: its control channel, the file for its output, the working directory.
@@ -171,7 +172,11 @@ pub enum Notice {
         culprit: Option<String>,
         trace: Box<Trace>,
     },
-    /// A worker was forked for this run.
+    /// A child was forked ahead, for the next run.
+    Waiting {
+        pid: i32,
+    },
+    /// This run has a worker: one that waited, or one that was forked for it.
     Forked {
         id: u64,
         pid: i32,

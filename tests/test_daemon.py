@@ -396,6 +396,8 @@ def test_what_was_learned_survives(warm: Sandbox) -> None:
 
 def test_broken_store_means_learning_again(warm: Sandbox) -> None:
     warm.warm()
+    # The client is told of a run's end first, and the daemon learns from it when it is told.
+    eventually(lambda: warm.last_run().raw["status"] is not None, "the end of the run")
     warm.daemon.stop()
     stores = list(warm.cache.glob("pyseidon/*.json"))
     assert stores

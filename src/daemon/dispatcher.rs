@@ -268,6 +268,7 @@ impl Dispatcher {
                 trace,
             } => self.on_failed(id, reason, culprit, *trace, now),
             Notice::Building { pid } => self.on_building(id, pid),
+            Notice::Waiting { pid } => self.on_waiting(id, pid),
             Notice::Forked { id: run, pid } => self.on_forked(id, run, pid),
             Notice::Died { id: run, reason } => self.on_died(id, run, reason, now),
             Notice::Entered { id: run, pid } => self.on_entered(run, pid),

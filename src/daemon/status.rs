@@ -73,6 +73,9 @@ struct ProcessStatus {
     why: Option<String>,
     /// Proportional set size: shared pages count by the share.
     pss_kib: Option<u64>,
+    /// Its child that waits for the next run.
+    #[serde(default)]
+    standby: Option<StandbyStatus>,
     holds: String,
     /// Why it is not deeper.
     shallow: Option<String>,
@@ -84,6 +87,12 @@ struct ProcessStatus {
     age_seconds: f64,
     traced_files: usize,
     traced_directories: usize,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct StandbyStatus {
+    pid: i32,
+    pss_kib: u64,
 }
 
 impl Dispatcher {
@@ -190,6 +199,11 @@ fn process_status(zygote: &Zygote, state: &str, now: Instant) -> ProcessStatus {
             State::Starting | State::Ready => None,
         },
         pss_kib: zygote.pid.and_then(pss_kib),
+        // None if it was ended by somebody.
+        standby: zygote.standby.and_then(|pid| {
+            let pss_kib = pss_kib(pid)?;
+            Some(StandbyStatus { pid, pss_kib })
+        }),
         holds: zygote.holds.clone(),
         shallow: zygote.shallow.clone(),
         shape: match &zygote.level {
@@ -279,7 +293,10 @@ impl RootStatus {
                 process.served,
                 process.holds
             );
+            let standby = process.standby.as_ref();
+            let standby = standby.map(|it| format!("pid {}, {}", it.pid, memory(Some(it.pss_kib))));
             for (label, value) in [
+                ("standby", &standby),
                 ("for", &process.shape),
                 ("not deeper", &process.shallow),
                 ("leaves", &process.why),

@@ -70,6 +70,8 @@ pub(super) struct Zygote {
     group: Option<i32>,
     /// What it says itself.
     pub(super) pid: Option<i32>,
+    /// Its child that waits for the next run.
+    pub(super) standby: Option<i32>,
     pub(super) trace: Trace,
     watched: BTreeSet<PathBuf>,
     pub(super) holds: String,
@@ -135,6 +137,7 @@ impl Zygote {
             process: group.and_then(|pid| Process::of(pid).ok()),
             group,
             pid: None,
+            standby: None,
             trace: Trace::default(),
             watched: BTreeSet::new(),
             holds: String::new(),

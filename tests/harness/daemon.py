@@ -24,6 +24,8 @@ class Checkpoint:
     pid: int | None
     served: int
     age: float
+    standby: int | None
+    """Its child that waits for the next run."""
 
 
 @dataclass
@@ -44,7 +46,14 @@ class Status:
         self.pid: int = raw["pid"]
         self.socket = Path(raw["socket"])
         self.checkpoints = [
-            Checkpoint(p["level"], p["state"], p["pid"], p["served"], p["age_seconds"])
+            Checkpoint(
+                p["level"],
+                p["state"],
+                p["pid"],
+                p["served"],
+                p["age_seconds"],
+                p["standby"] and p["standby"]["pid"],
+            )
             for root in raw["roots"]
             for p in root["processes"]
         ]

@@ -54,16 +54,22 @@ pub(crate) fn place_descriptors(
     }
     let mut keep: Vec<RawFd> = numbers.to_vec();
     keep.extend(kept.iter().map(AsRawFd::as_raw_fd));
-    keep.sort_unstable();
+    close_all_but(&keep);
+    Ok(kept)
+}
+
+/// Closes every descriptor of this process that is not among `kept`.
+pub(crate) fn close_all_but(kept: &[RawFd]) {
+    let mut kept = kept.to_vec();
+    kept.sort_unstable();
     let mut next = 0;
-    for number in keep {
+    for number in kept {
         if number > next {
             close_range(next, number - 1);
         }
         next = number + 1;
     }
     close_range(next, RawFd::MAX);
-    Ok(kept)
 }
 
 /// The zygote's soft limit may be lower than the caller's numbers are high; the caller's own is

@@ -23,13 +23,13 @@ pub(crate) fn leave(py: Python<'_>, result: *mut ffi::PyObject) -> ! {
     if role::is_building() {
         fail_now("", pyseidon::protocol::ENDED_EARLY);
     }
-    let page = role::running_page();
-    if let Some(page) = &page {
-        page.done();
+    let running = role::running();
+    if let Some(running) = &running {
+        running.page.done();
     }
     let note = |path| {
-        if let Some(page) = &page {
-            page.set_exit(path);
+        if let Some(running) = &running {
+            running.page.set_exit(path);
         }
     };
     let error = (result.is_null()).then(|| PyErr::take(py)).flatten();
@@ -41,7 +41,11 @@ pub(crate) fn leave(py: Python<'_>, result: *mut ffi::PyObject) -> ! {
         Some(error) => status_of(py, error),
     };
     audit::set_mode(audit::Mode::Off);
-    if shut_down(py) && nothing_waits(py) && flush(py) {
+    let is_down = shut_down(py);
+    if let Some((running, lesson)) = running.as_ref().and_then(|it| Some((it, it.lesson?))) {
+        lesson.write_down(&running.page);
+    }
+    if is_down && nothing_waits(py) && flush(py) {
         note(1);
     } else {
         note(2);

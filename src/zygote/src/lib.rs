@@ -4,6 +4,7 @@
 //!
 //! - [`fork`]: the fork and its contract
 //! - [`page`]: the memory that a worker shares with its zygote
+//! - [`touched`]: the pages that runs write to, copied ahead
 //! - [`seen`]: what a build has read
 //! - [`record`]: a trace from what was seen
 //! - [`role`]: what this process is
@@ -15,6 +16,7 @@
 //! - [`profile`]: reads that raise no audit event, seen as calls of C functions
 //! - [`inherit`]: makes a fresh child the process that the caller would have started
 //! - [`steps`]: how a process becomes the next thing
+//! - [`standby`]: a child forked ahead, which waits for its run
 //! - [`serve`]: the loop of a parked process: forks, relays signals, reaps, reports
 //! - [`leave`]: the end of a worker
 //! - [`launch`]: gives the process a main thread without a frame of ours, runs the script there
@@ -37,7 +39,9 @@ mod record;
 mod role;
 mod seen;
 mod serve;
+mod standby;
 mod steps;
+mod touched;
 mod trial;
 
 use pyo3::prelude::*;

@@ -13,6 +13,10 @@ use pyseidon::protocol::Ahead;
 /// 1 MiB holds some 25,000 module names; pages that are not written cost nothing.
 const SIZE: usize = 1 << 20;
 const REASON: usize = 1024;
+/// At the end of it, a bit for each page of a zygote of up to 2 GiB.
+const OWN_PAGES: usize = 64 << 10;
+/// Where the names of modules end.
+const IMPORTS_END: usize = SIZE - OWN_PAGES;
 
 #[repr(C)]
 struct Header {
@@ -25,6 +29,7 @@ struct Header {
     imports_size: AtomicU32,
     /// 0: nothing, 1: adopted, 2: not, for the reason.
     ahead: AtomicU32,
+    taught: AtomicU32,
     reason: [u8; REASON],
 }
 
@@ -147,13 +152,31 @@ impl Page {
         self.header().exit.load(Ordering::Relaxed)
     }
 
+    /// The bits of the pages that became the worker's own: see `touched.rs`.
+    pub(crate) fn own_pages(&self) -> &[AtomicU64] {
+        // SAFETY: the area lies in the mapping, aligned as its size and the mapping's are.
+        unsafe {
+            let area = self.0.as_ptr().cast::<u8>().add(IMPORTS_END);
+            std::slice::from_raw_parts(area.cast(), OWN_PAGES / size_of::<AtomicU64>())
+        }
+    }
+
+    /// All those bits are set that are to be.
+    pub(crate) fn taught(&self) {
+        self.header().taught.store(1, Ordering::Release);
+    }
+
+    pub(crate) fn has_taught(&self) -> bool {
+        self.header().taught.load(Ordering::Acquire) == 1
+    }
+
     /// Adds the name of an imported module. What does not fit is left out: the list is only
     /// learned from.
     pub(crate) fn import(&self, name: &[u8]) {
         let header = self.header();
         let start = size_of::<Header>() + header.imports_size.load(Ordering::Relaxed) as usize;
         let end = start + name.len() + 1;
-        if end > SIZE {
+        if end > IMPORTS_END {
             return;
         }
         // SAFETY: start..end lies inside the mapping, behind the header.
@@ -173,7 +196,7 @@ impl Page {
         let bytes = unsafe {
             std::slice::from_raw_parts(
                 self.0.as_ptr().cast::<u8>().add(size_of::<Header>()),
-                size.min(SIZE - size_of::<Header>()),
+                size.min(IMPORTS_END - size_of::<Header>()),
             )
         };
         String::from_utf8_lossy(bytes)

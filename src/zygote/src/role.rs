@@ -21,6 +21,7 @@ use pyseidon::protocol::{Before, Run};
 use pyseidon::transport::Connection;
 
 use crate::page::Page;
+use crate::touched::Lesson;
 
 /// What a child of the loop is to become; what `steps::begin` and `serve::park` give to Python.
 #[pyclass(get_all, frozen, module = "pyseidon._zygote")]
@@ -64,8 +65,7 @@ pub(crate) enum Role {
     /// A forked trial of something that may come to nothing; its parent reads why in the page.
     Trial(std::mem::ManuallyDrop<Page>),
     Worker(WorkerSide),
-    /// A worker in pytest: its end is told through the page.
-    Running(std::mem::ManuallyDrop<Page>),
+    Running(Running),
 }
 
 /// A zygote that builds or has parked.
@@ -81,6 +81,14 @@ pub(crate) struct WorkerSide {
     /// Closed when the worker has entered pytest or is gone: how the zygote learns of it.
     pub(crate) alive: OwnedFd,
     pub(crate) page: std::mem::ManuallyDrop<Page>,
+    pub(crate) lesson: Option<Lesson>,
+}
+
+/// A worker in pytest.
+pub(crate) struct Running {
+    /// Through which its end is told.
+    pub(crate) page: std::mem::ManuallyDrop<Page>,
+    pub(crate) lesson: Option<Lesson>,
 }
 
 static ROLE: Mutex<Option<Role>> = Mutex::new(None);
@@ -106,10 +114,13 @@ pub(crate) fn waiting_page() -> Option<std::mem::ManuallyDrop<Page>> {
     }
 }
 
-/// The page of a running worker; `None` in any other process.
-pub(crate) fn running_page() -> Option<std::mem::ManuallyDrop<Page>> {
+/// A running worker's page, and whether it is to teach; `None` in any other process.
+pub(crate) fn running() -> Option<Running> {
     match ROLE.lock().expect("no panic while held").as_ref() {
-        Some(Role::Running(page)) => Some(page.share()),
+        Some(Role::Running(running)) => Some(Running {
+            page: running.page.share(),
+            lesson: running.lesson,
+        }),
         _ => None,
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!             Begin / Grow                 script reaches where it parks
-//!   (start) ───────────────▶ building ───────────────────────────────────▶ parked ──┐ Serve: fork a worker
+//!   (start) ───────────────▶ building ───────────────────────────────────▶ parked ──┐ Serve: a standby's turn
 //!                               │ script ends, fails, does what is vetoed    │  ▲     │ Grow: fork a zygote
 //!                               ▼                                            │  └─────┘
 //!                         Failed, exit                    control closed ────▼
@@ -28,9 +28,11 @@ use pyseidon::transport::{Connection, Filled, move_high};
 use crate::fork::{Side, fork};
 use crate::page::{self, Page};
 use crate::record::{self, Facts};
-use crate::role::{Order, Role, WorkerSide, Zygote, exit_now, os_error, set_role, take_role};
+use crate::role::{Order, Role, Zygote, exit_now, os_error, set_role, take_role};
 use crate::seen::seen;
+use crate::standby::{Forked, Standby, has_news};
 use crate::steps::announce;
+use crate::touched::Touched;
 use crate::{audit, inherit};
 
 /// Between the fork of a worker and its entering pytest only our own code runs: a few
@@ -99,7 +101,7 @@ struct Worker {
     id: u64,
     client: Option<Connection>,
     /// Until the worker has entered pytest.
-    alive: Option<OwnedFd>,
+    alive: Option<Connection>,
     page: Page,
     since: u64,
     deadline: Instant,
@@ -110,6 +112,12 @@ struct Worker {
 struct Loop<'a> {
     control: &'a mut Connection,
     workers: HashMap<i32, Worker>,
+    /// Who serves the next run.
+    standby: Option<Standby>,
+    /// There is to be one: not again, after one was ended, before there is a run for it. What
+    /// ended that one might end the next as well, for ever.
+    wants_standby: bool,
+    touched: Touched,
     leaving: bool,
 }
 
@@ -117,11 +125,6 @@ fn children() -> SigSet {
     let mut mask = SigSet::empty();
     mask.add(Signal::SIGCHLD);
     mask
-}
-
-/// In a child, before the caller's own mask is set.
-fn unblock_children() {
-    let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&children()), None);
 }
 
 fn serve(py: Python<'_>, zygote: &mut Zygote) -> PyResult<Order> {
@@ -132,13 +135,19 @@ fn serve(py: Python<'_>, zygote: &mut Zygote) -> PyResult<Order> {
     let mut state = Loop {
         control: &mut zygote.control,
         workers: HashMap::new(),
+        standby: None,
+        wants_standby: true,
+        touched: Touched::new(),
         leaving: false,
     };
     loop {
-        if let Some(order) = state.take_orders(py)? {
+        let order = match state.take_orders(py)? {
+            None => state.keep_standby(py),
+            order => order,
+        };
+        if let Some(order) = order {
             // The loop's descriptors were closed, or replaced by the caller's.
-            std::mem::forget(state.workers);
-            std::mem::forget(children);
+            std::mem::forget((state, children));
             return Ok(order);
         }
         if state.leaving && state.workers.is_empty() {
@@ -162,9 +171,10 @@ impl Loop<'_> {
         }
         let mut timeout = PollTimeout::NONE;
         for worker in self.workers.values() {
-            let all = worker.client.iter().map(Connection::as_fd);
-            for fd in all.chain(worker.alive.iter().map(AsFd::as_fd)) {
-                fds.push(PollFd::new(fd, PollFlags::POLLIN));
+            for connection in worker.client.iter().chain(&worker.alive) {
+                let mut flags = PollFlags::POLLIN;
+                flags.set(PollFlags::POLLOUT, connection.has_output());
+                fds.push(PollFd::new(connection.as_fd(), flags));
             }
             if worker.alive.is_some() {
                 let left = worker.deadline.saturating_duration_since(Instant::now());
@@ -186,12 +196,10 @@ impl Loop<'_> {
         if self.leaving {
             return Ok(None);
         }
-        let ready = {
-            let mut fds = [PollFd::new(self.control.as_fd(), PollFlags::POLLIN)];
-            poll(&mut fds, PollTimeout::ZERO).unwrap_or(0) > 0
-        };
-        if ready && !matches!(self.control.fill(), Ok(Filled::Some | Filled::WouldBlock)) {
-            self.leaving = true;
+        if has_news(self.control)
+            && !matches!(self.control.fill(), Ok(Filled::Some | Filled::WouldBlock))
+        {
+            self.leave();
         }
         loop {
             let (order, fds) = match self.next_order() {
@@ -199,13 +207,13 @@ impl Loop<'_> {
                 Ok(None) => return Ok(None),
                 Err(_) => {
                     // Of what follows nobody knows where a message begins.
-                    self.leaving = true;
+                    self.leave();
                     return Ok(None);
                 }
             };
             let child = match order {
                 protocol::Order::Begin { .. } => None,
-                protocol::Order::Serve { id, run } => self.fork_worker(py, id, &run, fds)?,
+                protocol::Order::Serve { id, run } => self.serve(py, id, run, fds),
                 protocol::Order::Grow { run, before } => grow(py, run, before, fds)?,
             };
             if child.is_some() {
@@ -222,63 +230,91 @@ impl Loop<'_> {
         Ok(Some((frame.decode()?, frame.fds)))
     }
 
-    fn fork_worker(
+    /// Hands a run to the standby, or to one that is forked for it. Gives the order in that child.
+    fn serve(
         &mut self,
         py: Python<'_>,
         id: u64,
-        run: &Run,
-        mut fds: Vec<OwnedFd>,
-    ) -> PyResult<Option<Order>> {
+        run: Box<Run>,
+        fds: Vec<OwnedFd>,
+    ) -> Option<Order> {
         let since = page::now();
         if fds.len() != run.fds.len() + 2 {
             self.died(id, "the descriptors do not fit the run");
-            return Ok(None);
+            return None;
         }
-        let own = fds.split_off(2);
-        let cwd = fds.pop().expect("two are left");
-        let client = fds.pop().expect("one is left");
-        let made = Page::new()
-            .and_then(|page| Ok((page, nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?)));
-        let (page, (alive, held)) = match made {
-            Ok(made) => made,
-            Err(error) => {
-                self.died(id, &format!("preparing a worker: {error}"));
-                return Ok(None);
-            }
+        let order = protocol::Order::Serve { id, run };
+        self.wants_standby = true;
+        // One that was ended while it waited is replaced.
+        let waiting = self.standby.take();
+        let waiting = waiting.and_then(|mut it| it.serve(&order, &fds).then_some(it));
+        let standby = match waiting {
+            Some(standby) => standby,
+            None => match Standby::fork(py, &self.touched, false) {
+                Ok(Forked::Here(mut standby)) => {
+                    // If it is gone already, that is found out when its end is.
+                    standby.serve(&order, &fds);
+                    standby
+                }
+                Ok(Forked::Child(order)) => {
+                    std::mem::forget(fds);
+                    return Some(order);
+                }
+                Err(error) => {
+                    self.died(id, &format!("forking: {error}"));
+                    return None;
+                }
+            },
         };
-        match fork(py) {
-            Ok(Side::Child) => {
-                std::mem::forget(alive);
-                let side = page.share();
-                std::mem::forget(page);
-                unblock_children();
-                become_worker(run, client, cwd, own, held, side);
-                Ok(Some(Order::new("run", run, None)))
-            }
-            Ok(Side::Parent(pid)) => {
-                drop((own, cwd, held));
-                let client = Connection::new(UnixStream::from(client));
-                let _ = client.set_nonblocking(true);
-                self.workers.insert(
-                    pid,
-                    Worker {
-                        id,
-                        client: Some(client),
-                        alive: Some(alive),
-                        page,
-                        since,
-                        deadline: Instant::now() + WATCHDOG,
-                        stuck: false,
-                    },
-                );
-                let _ = self.control.send(&Notice::Forked { id, pid }, &[]);
-                Ok(None)
-            }
-            Err(error) => {
-                self.died(id, &format!("forking: {error}"));
-                Ok(None)
-            }
+        let client = fds.into_iter().next().expect("counted above");
+        let client = Connection::new(UnixStream::from(client));
+        let _ = client.set_nonblocking(true);
+        let Standby { pid, channel, page } = standby;
+        self.workers.insert(
+            pid,
+            Worker {
+                id,
+                client: Some(client),
+                alive: Some(channel),
+                page,
+                since,
+                deadline: Instant::now() + WATCHDOG,
+                stuck: false,
+            },
+        );
+        let _ = self.control.send(&Notice::Forked { id, pid }, &[]);
+        None
+    }
+
+    /// Forks a standby for the next run when nobody waits for this process. Gives the order in
+    /// that child.
+    fn keep_standby(&mut self, py: Python<'_>) -> Option<Order> {
+        let nobody_waits = self.workers.values().all(|worker| worker.alive.is_none());
+        if self.leaving || !self.wants_standby || !nobody_waits {
+            return None;
         }
+        self.wants_standby = false;
+        match Standby::fork(py, &self.touched, true) {
+            Ok(Forked::Here(standby)) => {
+                let pid = standby.pid;
+                let _ = self.control.send(&Notice::Waiting { pid }, &[]);
+                self.standby = Some(standby);
+            }
+            Ok(Forked::Child(order)) => return Some(order),
+            // The next run says so if it is still so then.
+            Err(_) => {}
+        }
+        None
+    }
+
+    fn is_standby(&self, pid: i32) -> bool {
+        self.standby.as_ref().is_some_and(|it| it.pid == pid)
+    }
+
+    /// Takes nothing new from here on.
+    fn leave(&mut self) {
+        self.leaving = true;
+        self.standby = None;
     }
 
     fn died(&self, id: u64, reason: &str) {
@@ -288,6 +324,12 @@ impl Loop<'_> {
 
     fn on_change(&mut self, change: Change) {
         match change {
+            Change::Ended { pid, .. } if self.is_standby(pid) => self.standby = None,
+            Change::Stopped { pid, .. } if self.is_standby(pid) => {
+                // Its run would wait.
+                process::kill_group(pid);
+                self.standby = None;
+            }
             Change::Stopped { pid, signal } => {
                 if let Some(client) = self.workers.get(&pid).and_then(|w| w.client.as_ref()) {
                     let _ = client.send(&Reply::Stopped { signal }, &[]);
@@ -312,7 +354,7 @@ impl Loop<'_> {
         }
     }
 
-    fn end(&self, worker: Worker, status: i32) {
+    fn end(&mut self, worker: Worker, status: i32) {
         let id = worker.id;
         if !worker.page.entered() {
             match worker.page.refused() {
@@ -332,6 +374,7 @@ impl Loop<'_> {
             let _ = client.send(&Reply::Ended { status }, &[]);
         }
         let end = page::now();
+        self.touched.learn(&worker.page);
         let inherited = worker.page.inherited_at();
         let done = match worker.page.done_at() {
             0 => end,
@@ -362,8 +405,10 @@ impl Loop<'_> {
         let now = Instant::now();
         let mut workers = std::mem::take(&mut self.workers);
         for (pid, worker) in &mut workers {
-            let gone = worker.alive.as_ref().is_some_and(hung_up);
-            if gone {
+            if let Some(alive) = worker.alive.as_mut() {
+                let _ = alive.flush();
+            }
+            if worker.alive.as_ref().is_some_and(has_news) {
                 self.enter(worker, *pid);
             }
             if worker.alive.is_some() && now >= worker.deadline {
@@ -387,11 +432,6 @@ impl Loop<'_> {
     }
 }
 
-fn hung_up(fd: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
-    poll(&mut fds, PollTimeout::ZERO).unwrap_or(0) > 0
-}
-
 /// Passes on what the client says; false when it is gone.
 fn relay(client: &mut Connection, pid: i32) -> pyseidon::error::Result<bool> {
     loop {
@@ -407,40 +447,6 @@ fn relay(client: &mut Connection, pid: i32) -> pyseidon::error::Result<bool> {
     }
 }
 
-/// In a fresh child: takes over what the kernel keeps of the caller.
-fn become_worker(
-    run: &Run,
-    client: OwnedFd,
-    cwd: OwnedFd,
-    own: Vec<OwnedFd>,
-    held: OwnedFd,
-    page: std::mem::ManuallyDrop<Page>,
-) {
-    let taken = (|| {
-        inherit::lead_group(run);
-        inherit::take_over_directory(&cwd)?;
-        drop(cwd);
-        let mut kept = inherit::place_descriptors(own, &run.fds, vec![client, held])?;
-        inherit::take_over(run);
-        inherit::set_environ(&run.env);
-        inherit::block_signals(run.blocked);
-        let alive = kept.pop().expect("two were given");
-        let client = kept.pop().expect("two were given");
-        std::io::Result::Ok((client, alive))
-    })();
-    match taken {
-        Ok((client, alive)) => set_role(Role::Worker(WorkerSide {
-            client: Connection::new(UnixStream::from(client)),
-            alive,
-            page,
-        })),
-        Err(error) => {
-            page.refuse(&format!("becoming the caller's process: {error}"));
-            exit_now(1);
-        }
-    }
-}
-
 /// Forks a process that goes on building; gives its order in the child.
 fn grow(
     py: Python<'_>,
@@ -452,7 +458,7 @@ fn grow(
         // Closing the new channel tells the daemon.
         return Ok(None);
     }
-    unblock_children();
+    let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&children()), None);
     let cwd = fds.pop().expect("three were given");
     let output = fds.pop().expect("two are left");
     let control = fds.pop().expect("one is left");

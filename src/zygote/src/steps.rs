@@ -10,7 +10,9 @@ use pyseidon::protocol::{self, Notice, Reply};
 use pyseidon::transport::{Connection, move_high};
 
 use crate::audit;
-use crate::role::{Order, Role, Zygote, exit_now, os_error, set_role, take_role, waiting_page};
+use crate::role::{
+    Order, Role, Running, Zygote, exit_now, os_error, set_role, take_role, waiting_page,
+};
 
 /// Takes the control channel over and waits for the first order.
 ///
@@ -78,6 +80,9 @@ pub(crate) fn enter() -> PyResult<()> {
     }
     drop((worker.client, worker.alive));
     audit::record_run(page.share());
-    set_role(Role::Running(page));
+    set_role(Role::Running(Running {
+        page,
+        lesson: worker.lesson,
+    }));
     Ok(())
 }

@@ -1,0 +1,148 @@
+//! A standby: a child forked ahead, which waits for its run.
+//!
+//! ```text
+//!  zygote                        standby
+//!    │──── fork ───────────────────▶│ closes what is not its own, waits
+//!    │──── Order::Serve + fds ─────▶│ becomes the caller's process
+//!    │◀─── end of the channel ──────│ has entered pytest, or is gone
+//! ```
+//!
+//! Every worker begins as one. Where none waits (the first run of a checkpoint, several at once)
+//! it is forked for the run and gets its order at once: there is one way only.
+//!
+//! While it waits it runs nothing, so what it holds is what its zygote held when it parked.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use pyo3::prelude::*;
+use pyseidon::protocol::{self, Run};
+use pyseidon::transport::Connection;
+
+use crate::fork::{Side, fork};
+use crate::inherit;
+use crate::page::Page;
+use crate::role::{Order, Role, WorkerSide, exit_now, set_role};
+use crate::touched::{Lesson, Touched};
+
+/// A standby, as its zygote sees it.
+pub(crate) struct Standby {
+    pub(crate) pid: i32,
+    /// At its end the child has entered pytest or is gone.
+    pub(crate) channel: Connection,
+    pub(crate) page: Page,
+}
+
+/// Where [`Standby::fork`] returns.
+pub(crate) enum Forked {
+    Here(Standby),
+    /// In the child, once its order has come and it is the caller's process.
+    Child(Order),
+}
+
+impl Standby {
+    /// Forks a child that waits. In the child nothing that the caller owns may be dropped: its
+    /// descriptors are closed, and their numbers may be the user's by then.
+    ///
+    /// `ahead`: nobody waits for it yet, so it may take its time to get ready.
+    pub(crate) fn fork(py: Python<'_>, touched: &Touched, ahead: bool) -> io::Result<Forked> {
+        let page = Page::new()?;
+        let (ours, theirs) = Connection::pair().map_err(io::Error::other)?;
+        let zygote = std::process::id() as i32;
+        match fork(py)? {
+            Side::Parent(pid) => {
+                let _ = ours.set_nonblocking(true);
+                Ok(Forked::Here(Self {
+                    pid,
+                    channel: ours,
+                    page,
+                }))
+            }
+            Side::Child => {
+                let side = page.share();
+                std::mem::forget((ours, page));
+                end_with(zygote);
+                // Clients, and whoever waits for the end of a pipe, must not wait for this process.
+                inherit::close_all_but(&[0, 1, 2, theirs.stream().as_raw_fd()]);
+                if ahead {
+                    touched.copy_ahead(|| has_news(&theirs));
+                }
+                Ok(Forked::Child(wait(theirs, side, touched.lesson())))
+            }
+        }
+    }
+
+    /// Hands it its run. `fds` are those of [`protocol::Order::Serve`].
+    pub(crate) fn serve(&mut self, order: &protocol::Order, fds: &[OwnedFd]) -> bool {
+        let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+        self.channel.post(order, &fds).is_ok()
+    }
+}
+
+/// Something can be read, be it the end. (A worker says nothing on its channel.)
+pub(crate) fn has_news(channel: &Connection) -> bool {
+    let mut fds = [PollFd::new(channel.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::ZERO).unwrap_or(0) > 0
+}
+
+/// Has the kernel end this process when its parent, the zygote, does.
+fn end_with(zygote: i32) {
+    // SAFETY: plain system calls on this process.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        if libc::getppid() != zygote {
+            exit_now(0);
+        }
+    }
+}
+
+/// In the child: waits for the order and becomes what it says.
+fn wait(
+    mut channel: Connection,
+    page: std::mem::ManuallyDrop<Page>,
+    lesson: Option<Lesson>,
+) -> Order {
+    let Ok(frame) = channel.receive() else {
+        exit_now(0);
+    };
+    let Ok(protocol::Order::Serve { run, .. }) = frame.decode() else {
+        exit_now(1);
+    };
+    let alive = OwnedFd::from(channel.into_stream());
+    match become_worker(&run, frame.fds, alive) {
+        Ok((client, alive)) => set_role(Role::Worker(WorkerSide {
+            client: Connection::new(UnixStream::from(client)),
+            alive,
+            page,
+            lesson,
+        })),
+        Err(error) => {
+            page.refuse(&format!("becoming the caller's process: {error}"));
+            exit_now(1);
+        }
+    }
+    Order::new("run", &run, None)
+}
+
+/// Takes over what the kernel keeps of the caller. Gives the connection to the client, and `alive`.
+fn become_worker(
+    run: &Run,
+    mut fds: Vec<OwnedFd>,
+    alive: OwnedFd,
+) -> io::Result<(OwnedFd, OwnedFd)> {
+    let own = fds.split_off(2);
+    let cwd = fds.pop().expect("the zygote has counted them");
+    let client = fds.pop().expect("the zygote has counted them");
+    inherit::lead_group(run);
+    inherit::take_over_directory(&cwd)?;
+    drop(cwd);
+    let mut kept = inherit::place_descriptors(own, &run.fds, vec![client, alive])?;
+    inherit::take_over(run);
+    inherit::set_environ(&run.env);
+    inherit::block_signals(run.blocked);
+    let alive = kept.pop().expect("two were given");
+    let client = kept.pop().expect("two were given");
+    Ok((client, alive))
+}
