@@ -221,6 +221,7 @@ def test_status_for_people(warm: Sandbox) -> None:
 
 def test_status_for_tools(warm: Sandbox) -> None:
     warm.warm("-x")
+    eventually(lambda: warm.last_run().raw["status"] is not None, "the end of the run")
     [document] = json.loads(warm.daemon.command("status", "--json").stdout)
     assert document["version"] == 1
     assert document["project"] == str(warm.project)
