@@ -307,6 +307,15 @@ def test_an_import_that_would_do_something_else_is_made(
     assert why in ahead(sandbox)["Natural"]
 
 
+def test_a_variable_that_only_the_import_reads_is_no_reason_against_the_rest(
+    sandbox: Sandbox,
+) -> None:
+    sandbox.write("test_a.py", "def test_a():\n    pass\n")
+    sandbox.warm_up()
+    sandbox.same_warm(env={"HYPOTHESIS_NO_PLUGINS": "1"})
+    assert "has another value in the environment" in ahead(sandbox)["Natural"]
+
+
 @pytest.mark.parametrize("delay", [0.0002, 0.0005, 0.001, 0.002])
 def test_a_signal_during_the_import_is_not_lost(sandbox: Sandbox, delay: float) -> None:
     """Ctrl-C, or the alarm of a time limit, in the middle of it."""

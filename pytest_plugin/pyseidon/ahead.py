@@ -118,9 +118,9 @@ def make(late):
         read = observe.environment_since(known)
     if read is None:
         return hidden, "it read the whole environment"
-    # Compared when it is given back, so it is no reason against the checkpoint.
-    observe.forget_environment(known)
-    hidden.environment = {name: os.environ._data.get(name) for name in read}
+    # Compared when it is given back, so it is no reason against the checkpoint. (Past the recording
+    # mapping: this is no read either.)
+    hidden.environment = {name: dict.get(os.environ._data, name) for name in read}
     if warned:
         return hidden, f"it warned: {warned[0].message}"
     hidden.modules = {n: m for n, m in sys.modules.items() if n not in before.modules}

@@ -247,15 +247,10 @@ def note_environment():
 
 
 def environment_since(known):
-    """The variables that were read since, or None if all were."""
+    """The variables that were read since, or None if all were. None of it counts any more."""
     read = None if STATE.env_all else STATE.env_read
-    STATE.env_read, STATE.env_all = STATE.env_read | known[0], STATE.env_all or known[1]
-    return read
-
-
-def forget_environment(known):
-    """What was read since `known` does not count."""
     STATE.env_read, STATE.env_all = known
+    return read
 
 
 def stop():
@@ -380,11 +375,10 @@ def startup_texts():
 
 def interpreter_files():
     """What the interpreter itself was made of."""
-    binary = os.path.realpath(sys.executable)
     here = os.path.dirname(sys.executable)
     return [
         sys.executable,
-        binary,
+        os.path.realpath(sys.executable),
         os.path.join(here, "pyvenv.cfg"),
         os.path.join(os.path.dirname(here), "pyvenv.cfg"),
     ]
