@@ -55,7 +55,9 @@ def loaded():
 
 LATE = ("hypothesis", "sortedcontainers", "fractions", "gzip")
 # The tool needs them before pytest does, and Python 3.9 makes them once and for all.
-ONCE = ("termios.error", "resource.struct_rusage", "unicodedata.UCD")
+ONCE = ()
+if sys.version_info < (3, 10):
+    ONCE = ("termios.error", "resource.struct_rusage", "unicodedata.UCD")
 BASES = (random.Random, enum.Enum, Exception, BaseException, tuple, dict)
 
 def look():
