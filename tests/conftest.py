@@ -8,6 +8,7 @@ import pytest
 
 from .harness import sandbox as harness
 from .harness.environments import Environment, environment, write_wheel
+from .harness.interpreters import DEFAULT
 from .harness.sandbox import Sandbox
 
 TINY = """
@@ -15,6 +16,20 @@ import tinydep
 
 def pytest_report_header(config):
     return "tiny with " + tinydep.WORD
+"""
+
+# Many plugins load these. In an environment where none does, hypothesis's import loads extension
+# modules that hold on to others, and is not made ahead.
+PRELOADS = """
+import asyncio
+import concurrent.futures
+import http.client
+import multiprocessing.connection
+import ssl
+import sysconfig
+import unittest.mock
+import urllib.request
+import zoneinfo
 """
 
 SANDBOXES = pytest.StashKey[list[Sandbox]]()
@@ -95,3 +110,21 @@ def tiny_environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     ]
     env.install("--no-deps", "--no-index", *made)
     return env
+
+
+@pytest.fixture(scope="session")
+def late_environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Environment]:
+    """That of a Python, with hypothesis and a plugin that loads what it needs of Python."""
+    wheel = write_wheel(
+        tmp_path_factory.mktemp("wheel"), "preloads", "1.0", {"preloads.py": PRELOADS}, "preloads"
+    )
+    made: dict[str, Environment] = {}
+
+    def make(python: str = DEFAULT) -> Environment:
+        if python not in made:
+            to = tmp_path_factory.mktemp("late") / "env"
+            made[python] = environment(python, also="few").clone(to)
+            made[python].install("--no-deps", "--no-index", wheel)
+        return made[python]
+
+    return make

@@ -4,30 +4,15 @@ may be able to tell, before that moment or after it."""
 from __future__ import annotations
 
 import json
-from typing import Callable
 
 import pytest
 
-from .harness.environments import Environment, environment, write_wheel
-from .harness.interpreters import DEFAULT, interpreters
+from .harness.environments import environment
+from .harness.interpreters import interpreters
 from .harness.sandbox import Sandbox
 
 # Releases between the first that imports late and the newest that was tested.
 RELEASES = ["6.100.0", "6.112.0", "6.125.0", "6.151.0", "6.170.15"]
-
-# Many plugins load these. In an environment where none does, hypothesis's import loads extension
-# modules that hold on to others, and is not made ahead.
-PRELOADS = """
-import asyncio
-import concurrent.futures
-import http.client
-import multiprocessing.connection
-import ssl
-import sysconfig
-import unittest.mock
-import urllib.request
-import zoneinfo
-"""
 
 LOOKING = """
 import atexit
@@ -98,24 +83,6 @@ def test_nothing_is_there_yet():
 """
 
 
-@pytest.fixture(scope="session")
-def late_environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Environment]:
-    """That of a Python, with hypothesis and a plugin that loads what it needs of Python."""
-    wheel = write_wheel(
-        tmp_path_factory.mktemp("wheel"), "preloads", "1.0", {"preloads.py": PRELOADS}, "preloads"
-    )
-    made: dict[str, Environment] = {}
-
-    def make(python: str = DEFAULT) -> Environment:
-        if python not in made:
-            to = tmp_path_factory.mktemp("late") / "env"
-            made[python] = environment(python, also="few").clone(to)
-            made[python].install("--no-deps", "--no-index", wheel)
-        return made[python]
-
-    return make
-
-
 def looks(sandbox: Sandbox) -> None:
     sandbox.write("conftest.py", LOOKING)
     sandbox.write("test_a.py", TEST)
@@ -132,7 +99,7 @@ def looked(sandbox: Sandbox, run, *arguments: str):
 
 def ahead(sandbox: Sandbox) -> object:
     """What became of what was imported ahead in the last run."""
-    return sandbox.last_run().raw["ahead"]
+    return sandbox.last_run().ahead
 
 
 def assert_adopted(sandbox: Sandbox) -> None:

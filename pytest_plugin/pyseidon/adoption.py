@@ -5,15 +5,12 @@ import os
 import sys
 
 import _thread
+import posix
 
 from pyseidon import _zygote, refresh
-from pyseidon.world import Module, isinstance_of, loggers, rewriting_hook, spaces
+from pyseidon.unpatched import Unpatched
+from pyseidon.world import LEDGERS, loggers, rewriting_hook
 
-# What pytest replaces for the time of a run or of its summary, and what a worker sets.
-REPLACED = {
-    *("excepthook", "unraisablehook", "breakpointhook", "displayhook"),
-    *("showwarning", "_showwarnmsg_impl", "dont_write_bytecode"),
-}
 # A handler that raises each time, at a rate that leaves no time for a step, gets its way.
 MOST_INTERRUPTIONS = 10
 
@@ -28,16 +25,24 @@ class Adoption:
         self.natural = builtins.__import__
         self.thread = _thread.get_ident()
         self.loaded = {name: name in sys.modules for name in hidden.late.looked_for}
-        self.values = {
-            name: (space, [(k, v) for k, v in space.items() if k not in REPLACED and is_fixed(v)])
-            for name, space in spaces(hidden.used)
-        }
+        self.modules = sys.modules
+        self.unpatched = Unpatched(hidden)
+        self.ledgers = [
+            (name, key, getattr(sys.modules[name], key))
+            for name, key in LEDGERS
+            if hasattr(sys.modules.get(name), key)
+        ]
+        self.directory = posix.getcwd()
+        self.depth = sys.getrecursionlimit()
+        self.cached = places_of_bytecode()
+        self.distributions = distributions()
         self.search = sys.modules["_frozen_importlib_external"].PathFinder.find_spec
         tops = {name.partition(".")[0] for name in hidden.missing}
         self.missing = tops - set(hidden.modules) - set(sys.modules)
         self.rewriting = rewriting_hook()
         self.patterns = getattr(self.rewriting, "fnpats", None)
         self.marked = set(getattr(self.rewriting, "_must_rewrite", ()))
+        self.instance = set(vars(self.rewriting))
 
     def adopt(self):
         """Called when the import is about to be made by the frame above.
@@ -53,7 +58,22 @@ class Adoption:
             reason = f"it raised {error!r}"
         if reason is None:
             self.commit()
+        elif self.hidden.lasting:
+            self.reveal_lasting(reason)
         return reason
+
+    def reveal_lasting(self, reason):
+        """Shows classes that the import does not make anew when it loads what has made them."""
+
+        def reveal():
+            _zygote.reveal(self.hidden.lasting)
+            return reason
+
+        maker = self.hidden.maker
+        if maker in sys.modules:
+            reveal()
+        else:
+            _zygote.hide(maker, [maker], [], reveal)
 
     def commit(self):
         """Puts everything back, or, if signals do not leave it the time, as much as an interrupted
@@ -92,6 +112,10 @@ class Adoption:
             return "`__import__` was replaced"
         if self.finders != (sys.meta_path, sys.path_hooks):
             return "there are other finders"
+        if sys.modules is not self.modules:
+            return "`sys.modules` was replaced"
+        if sys.getrecursionlimit() < self.depth:
+            return "the recursion limit is lower"
         for name in hidden.modules:
             if name in sys.modules:
                 return f"`{name}` was imported before"
@@ -105,11 +129,14 @@ class Adoption:
         for name, module in self.hidden.used.items():
             if sys.modules.get(name) is not module:
                 return f"`{name}` is another module"
-        for name, (space, values) in self.values.items():
-            for key, value in values:
-                now = space.get(key)
-                if now is not value and (callable(value) or now != value):
-                    return f"`{key}` of `{name}` was replaced"
+        reason = self.unpatched.difference()
+        if reason:
+            return reason
+        for name, key, place in self.ledgers:
+            if getattr(sys.modules[name], key, None) is not place:
+                return f"`{key}` of `{name}` was replaced"
+        if posix.getcwd() != self.directory:
+            return "the working directory is another one"
         for name, value in self.hidden.environment.items():
             if os.environ._data.get(name) != value:
                 return f"`{os.fsdecode(name)}` has another value in the environment"
@@ -124,6 +151,8 @@ class Adoption:
 
     def mismatch_in_rewriting(self):
         """What pytest's import hook would rewrite."""
+        if set(vars(self.rewriting)) != self.instance:
+            return "pytest's import hook was changed"
         if getattr(self.rewriting, "fnpats", None) != self.patterns:
             return "other files are rewritten"
         for mark in set(getattr(self.rewriting, "_must_rewrite", ())) - self.marked:
@@ -132,7 +161,9 @@ class Adoption:
         return None
 
     def mismatch_in_search(self):
-        """Where the modules would be found."""
+        """Where the modules would be found, their byte code, and plugins of theirs."""
+        if places_of_bytecode() != self.cached:
+            return "byte code is kept elsewhere"
         for name, module in self.hidden.modules.items():
             place = origin(module)
             if "." in name or place is None:
@@ -143,22 +174,42 @@ class Adoption:
         for name in self.missing:
             if self.search(name) is not None:
                 return f"`{name}` is found now"
+        if distributions() != self.distributions:
+            return "other distributions are found"
         return None
 
 
 def is_own(error):
-    """Whether it was raised by code of this package, and not by a signal handler that ran in it."""
+    """Whether it was raised by code of this package, or by the import system that it asked, and not
+    by a signal handler that ran in it."""
     trace = error.__traceback__
     while trace.tb_next is not None:
         trace = trace.tb_next
-    return trace.tb_frame.f_code.co_filename.startswith(os.path.dirname(__file__))
+    return trace.tb_frame.f_code.co_filename.startswith(
+        (os.path.dirname(__file__), "<frozen importlib")
+    )
 
 
-def is_fixed(value):
-    """Whether a module's variable with this value is one that only a patch changes: a function, a
-    class, a module, a plain value. (Containers are changed, not replaced; None stands for what is
-    not known yet.)"""
-    return callable(value) or isinstance_of(value, (Module, str, bytes, bool, tuple, frozenset))
+def places_of_bytecode():
+    return sys.pycache_prefix, sys.implementation.cache_tag
+
+
+def distributions():
+    """Where `importlib.metadata` would find distributions, which may have plugins for what is
+    imported: `(entry of the search path, names)`."""
+    found = []
+    for entry in sys.path:
+        try:
+            names = posix.listdir(entry or ".")
+        except NotADirectoryError:
+            # An archive.
+            names = [entry]
+        except (OSError, TypeError):
+            continue
+        names = [n for n in names if n == entry or n.lower().endswith((".dist-info", ".egg-info"))]
+        if names:
+            found.append((entry, sorted(names)))
+    return found
 
 
 def is_monitored():

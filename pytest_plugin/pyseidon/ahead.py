@@ -127,6 +127,12 @@ def make(late):
     # What was made again (`dataclass(slots=True)`) would be kept alive by being concealed.
     gc.collect()
     hidden.classes = [kind for kind in all_classes() if id(kind) not in before.all_classes]
+    # PyO3 makes these once for each module in a process.
+    hidden.lasting = [kind for kind in hidden.classes if kind.__module__ == "pyo3_runtime"]
+    package = late.imports.partition(".")[0] + "."
+    for name, module in hidden.modules.items():
+        if name.startswith(package) and str(getattr(module, "__file__", "")).endswith(".so"):
+            hidden.maker = name
     if worker.START.write_bytecode and bytecode.unwritten(hidden.modules.values()):
         return hidden, "it would write byte code"
     if hidden.bound:

@@ -21,6 +21,9 @@ class Hidden:
         # What extension modules among them asked for when they were loaded.
         self.bound = set()
         self.classes = []
+        # Those of them that another import would not make anew, and the module that has made them.
+        self.lasting = []
+        self.maker = None
         self.effects = []
         self.environment = {}
 

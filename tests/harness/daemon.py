@@ -37,6 +37,11 @@ class Run:
     why: str | None
     raw: dict[str, Any]
 
+    @property
+    def ahead(self) -> object:
+        """What became of what was imported ahead: `Nothing`, `Adopted` or `{"Natural": why}`."""
+        return self.raw["ahead"]
+
 
 class Status:
     """The document of one daemon."""
