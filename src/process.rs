@@ -119,12 +119,17 @@ impl Process {
     pub fn kill(&self, group: i32) {
         // As long as it is not reaped its number is its own, and so is that of its group.
         if group > 1
-            && self.signal(0)
+            && self.is_alive()
             && getpgid(Some(Pid::from_raw(self.pid))) == Ok(Pid::from_raw(group))
         {
             let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
         }
         self.signal(libc::SIGKILL);
+    }
+
+    /// False once it is reaped.
+    pub fn is_alive(&self) -> bool {
+        self.signal(0)
     }
 
     /// True if it is there to get the signal.

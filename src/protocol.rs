@@ -3,9 +3,10 @@
 //! ```text
 //!  client                        daemon                        zygote                  worker
 //!    │──── connect ────────────────▶│                             │                       │
+//!    │                              │◀─── Notice::Waiting ────────│──── fork ────────────▶│
 //!    │◀─── Hello ───────────────────│                             │                       │
 //!    │──── Request::Run + fds ─────▶│ check traces, choose        │                       │
-//!    │                              │──── Order::Serve + fds ────▶│──── Order::Serve ────▶│
+//!    │                              │──── Order::Serve + fds ────▶│─ Order::Serve + fds ─▶│
 //!    │◀─── Reply::Started ──────────┼─────────────────────────────┼───────────────────────│ enters pytest
 //!    │                              │◀─── Notice::Entered ────────│                       │
 //!    │──── Relay::Signal ───────────┼────────────────────────────▶│──── kill(-pgid) ─────▶│
@@ -128,12 +129,12 @@ pub enum Reply {
     Done,
 }
 
-/// Daemon to zygote.
+/// Daemon to zygote; `Serve` from there to the standby.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
     /// Become a zygote that starts as this run does.
     Begin { run: Box<Run> },
-    /// Have a child become the worker of this run; passed on to that child.
+    /// Have a child become the worker of this run.
     /// Descriptors: the client's connection, the working directory, `Run::fds`.
     Serve { id: u64, run: Box<Run> },
     /// Fork a deeper checkpoint that goes on as this run would.

@@ -315,3 +315,34 @@ def test_children_outlive_the_run(sandbox: Sandbox) -> None:
         sandbox.rendezvous.let_go()
         sandbox.rendezvous.wait_for("done")
     sandbox.assert_served("P0")
+
+
+def test_hardly_any_memory_left_at_the_end(sandbox: Sandbox) -> None:
+    """What looks for objects with something to do at the end needs some. How much is left by other
+    things cannot be known, so several amounts are tried."""
+    sandbox.write(
+        "conftest.py",
+        """
+        import atexit, os, resource
+
+        HELD = []
+
+        @atexit.register
+        def use_up():
+            with open("/proc/self/statm") as file:
+                used = int(file.read().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (used, resource.RLIM_INFINITY))
+            for size in (1 << 20, 1 << 16, 1 << 12, 1 << 10):
+                try:
+                    while True:
+                        HELD.append(bytearray(size))
+                except MemoryError:
+                    pass
+            left = int(os.environ["LEFT"])
+            resource.setrlimit(resource.RLIMIT_AS, (used + left, resource.RLIM_INFINITY))
+        """,
+    )
+    sandbox.write("test_a.py", "def test_a():\n    pass\n")
+    sandbox.warm_up(env={"LEFT": "0"})
+    for left in range(0, 1 << 16, 1 << 12):
+        sandbox.same_warm(env={"LEFT": str(left)})

@@ -9,6 +9,8 @@ import pytest
 
 from .harness.sandbox import Sandbox
 
+pytestmark = pytest.mark.product
+
 # The newest: a part of it is written in Rust.
 RELEASE = "6.170.15"
 

@@ -8,7 +8,8 @@ worker gets it back at the moment at which the plugin makes the import. Nobody m
 - They are made in a forked trial first. What an import can change beside adding modules is
   compared before and after (`world`); what cannot be taken back is a reason against it.
 - In a worker they are put back only if the import would do now what it did then: same search
-  path, finders, environment, rewriting, and the functions and classes that it used (`Adoption`).
+  path, finders, environment, rewriting, and the functions and classes that it used, and whatever
+  else it depends on (`Adoption`, `Unpatched`).
   If not, they stay hidden for good, and the import runs as in plain pytest.
 """
 
@@ -133,6 +134,8 @@ def make(late):
     for name, module in hidden.modules.items():
         if name.startswith(package) and str(getattr(module, "__file__", "")).endswith(".so"):
             hidden.maker = name
+    if hidden.lasting and hidden.maker is None:
+        return hidden, f"`{hidden.lasting[0].__name__}` would not be made again"
     if worker.START.write_bytecode and bytecode.unwritten(hidden.modules.values()):
         return hidden, "it would write byte code"
     if hidden.bound:

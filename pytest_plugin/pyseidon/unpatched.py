@@ -26,16 +26,18 @@ class Unpatched:
     def __init__(self, hidden):
         modules = dict(hidden.used)
         for _, space in list(spaces(hidden.used)):
-            for value in list(space.values()):
+            for name, value in list(space.items()):
                 if isinstance_of(value, Module):
-                    modules.setdefault(value.__name__, value)
+                    # (Past what its class puts before it: to ask a lazy module is to load it.)
+                    own = dict(spaces({name: value}))[name].get("__name__", name)
+                    modules.setdefault(own if isinstance_of(own, str) else name, value)
         modules.update((name, sys.modules[name]) for name in MACHINERY if name in sys.modules)
         self.values = {
             name: (space, [(k, v) for k, v in space.items() if k not in REPLACED and is_fixed(v)])
             for name, space in spaces(modules)
         }
         self.methods = [
-            (kind, len(vars(kind)), [(k, v) for k, v in vars(kind).items() if is_method(v)])
+            (kind, [(k, v) for k, v in vars(kind).items() if is_method(v)])
             for kind in classes_for(hidden)
         ]
 
@@ -46,13 +48,12 @@ class Unpatched:
                 now = space.get(key)
                 if now is not value and (callable(value) or now != value):
                     return f"`{key}` of `{name}` was replaced"
-        for kind, size, methods in self.methods:
+        for kind, methods in self.methods:
             space = vars(kind)
             for key, value in methods:
                 if space.get(key) is not value:
                     return f"`{kind.__qualname__}.{key}` of `{kind.__module__}` was replaced"
-            # (Annotations come when they are first asked for, for one.)
-            if len(space) != size and len(methods) != sum(map(is_method, space.values())):
+            if len(methods) != sum(map(is_method, space.values())):
                 return f"`{kind.__qualname__}` of `{kind.__module__}` has a new method"
         return None
 

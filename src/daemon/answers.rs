@@ -15,13 +15,13 @@ use crate::protocol::Ended;
 impl Dispatcher {
     pub(super) fn on_waiting(&mut self, zygote: ZygoteId, pid: i32) {
         if let Some(zygote) = self.zygotes.get_mut(&zygote) {
-            zygote.standby = Some(pid);
+            zygote.standby = Worker::of(pid);
         }
     }
 
     pub(super) fn on_forked(&mut self, by: ZygoteId, id: u64, pid: i32) {
         if let Some(zygote) = self.zygotes.get_mut(&by) {
-            zygote.standby = zygote.standby.filter(|standby| *standby != pid);
+            zygote.standby = None;
         }
         if let Some(Run {
             stage: Stage::Serving { zygote, worker, .. },

@@ -70,6 +70,10 @@ impl Worker {
         Some(Self { pid, process })
     }
 
+    pub(super) fn is_alive(&self) -> bool {
+        self.process.is_alive()
+    }
+
     /// Ends it and its group, as the zygote does when a client is gone.
     pub(super) fn kill(&self) {
         self.process.kill(self.pid);

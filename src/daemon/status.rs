@@ -74,7 +74,6 @@ struct ProcessStatus {
     /// Proportional set size: shared pages count by the share.
     pss_kib: Option<u64>,
     /// Its child that waits for the next run.
-    #[serde(default)]
     standby: Option<StandbyStatus>,
     holds: String,
     /// Why it is not deeper.
@@ -200,9 +199,11 @@ fn process_status(zygote: &Zygote, state: &str, now: Instant) -> ProcessStatus {
         },
         pss_kib: zygote.pid.and_then(pss_kib),
         // None if it was ended by somebody.
-        standby: zygote.standby.and_then(|pid| {
+        standby: zygote.standby.as_ref().and_then(|standby| {
+            let pid = standby.pid;
             let pss_kib = pss_kib(pid)?;
-            Some(StandbyStatus { pid, pss_kib })
+            // Asked last: so what was read was its own.
+            standby.is_alive().then_some(StandbyStatus { pid, pss_kib })
         }),
         holds: zygote.holds.clone(),
         shallow: zygote.shallow.clone(),

@@ -15,11 +15,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::net::Shutdown;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::choose::Answer;
+use super::runs::Worker;
 use super::shape::{RootKey, Shape};
 use crate::process::Process;
 use crate::protocol::Parked;
@@ -71,7 +73,7 @@ pub(super) struct Zygote {
     /// What it says itself.
     pub(super) pid: Option<i32>,
     /// Its child that waits for the next run.
-    pub(super) standby: Option<i32>,
+    pub(super) standby: Option<Worker>,
     pub(super) trace: Trace,
     watched: BTreeSet<PathBuf>,
     pub(super) holds: String,
@@ -181,6 +183,10 @@ impl Zygote {
 
     /// Any → Leaving.
     pub(super) fn leave(&mut self, why: &str) {
+        if !self.control.has_output() {
+            // It need not keep a standby for what will not come. It still reports how runs end.
+            let _ = self.control.stream().shutdown(Shutdown::Write);
+        }
         self.state = State::Leaving(why.to_owned());
     }
 

@@ -114,7 +114,8 @@ fn take(name: &str) -> Option<Hidden> {
     hidden.take_if(|hidden| hidden.interpreter == interpreter() && hidden.name == name)
 }
 
-/// Nothing is brought back from here on: somebody listens who would hear of each import.
+/// Nothing is brought back from here on: somebody listens who would hear of each import. Of the
+/// classes that are made only once some stay concealed then; to show them all would show them early.
 pub(crate) fn forget() {
     std::mem::forget(HIDDEN.lock().expect("no panic while held").take());
 }

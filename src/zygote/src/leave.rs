@@ -42,10 +42,12 @@ pub(crate) fn leave(py: Python<'_>, result: *mut ffi::PyObject) -> ! {
     };
     audit::set_mode(audit::Mode::Off);
     let is_down = shut_down(py);
-    if let Some((running, lesson)) = running.as_ref().and_then(|it| Some((it, it.lesson?))) {
+    if let Some(running) = &running
+        && let Some(lesson) = running.lesson
+    {
         lesson.write_down(&running.page);
     }
-    if is_down && nothing_waits(py) && flush(py) {
+    if is_down && with_room(|| nothing_waits(py)) && flush(py) {
         note(1);
     } else {
         note(2);
@@ -153,6 +155,25 @@ pub(crate) fn survey(py: Python<'_>, gc: &Bound<'_, PyAny>) {
     if !look(py, gc, false).unwrap_or(false) {
         INHERITED.store(true, Ordering::Relaxed);
     }
+}
+
+/// Calls `look` with as much memory as the process may have: a test may have lowered that, and
+/// ours would end by a signal where it runs out.
+fn with_room<T>(look: impl FnOnce() -> T) -> T {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let lowered: Vec<_> = [Resource::RLIMIT_AS, Resource::RLIMIT_DATA]
+        .into_iter()
+        .filter_map(|resource| Some((resource, getrlimit(resource).ok()?)))
+        .filter(|(_, (soft, hard))| soft < hard)
+        .collect();
+    for (resource, (_, hard)) in &lowered {
+        let _ = setrlimit(*resource, *hard, *hard);
+    }
+    let found = look();
+    for (resource, (soft, hard)) in &lowered {
+        let _ = setrlimit(*resource, *soft, *hard);
+    }
+    found
 }
 
 /// True if no object has something to do at the end.

@@ -1,12 +1,12 @@
-//! What this process is: a zygote on its way or parked, a forked trial, a worker before pytest, one
-//! in it.
+//! What this process is: a zygote on its way or parked, a forked trial, a standby (which has no
+//! role until its run comes), a worker before pytest, one in it.
 //!
 //! ```text
-//!   begin / grow        park              fork             enter
-//!  ─────────────▶ Zygote ────▶ (the loop) ────▶ WorkerSide ─────▶ Running
-//!                 │   │ attempt                   │ refuse
-//!            fail │   ▼                           ▼
-//!                 │ Trial ──▶ exit, its         exit
+//!   begin / grow        park              fork            Serve             enter
+//!  ─────────────▶ Zygote ────▶ (the loop) ────▶ (standby) ─────▶ WorkerSide ─────▶ Running
+//!                 │   │ attempt                                    │ refuse
+//!            fail │   ▼                                            ▼
+//!                 │ Trial ──▶ exit, its                          exit
 //!                 ▼           reason told
 //!               exit
 //! ```
@@ -86,6 +86,8 @@ pub(crate) struct WorkerSide {
 
 /// A worker in pytest.
 pub(crate) struct Running {
+    /// Not that of what a test has forked, which may come to the script's end as well.
+    pub(crate) pid: u32,
     /// Through which its end is told.
     pub(crate) page: std::mem::ManuallyDrop<Page>,
     pub(crate) lesson: Option<Lesson>,
@@ -117,7 +119,8 @@ pub(crate) fn waiting_page() -> Option<std::mem::ManuallyDrop<Page>> {
 /// A running worker's page, and whether it is to teach; `None` in any other process.
 pub(crate) fn running() -> Option<Running> {
     match ROLE.lock().expect("no panic while held").as_ref() {
-        Some(Role::Running(running)) => Some(Running {
+        Some(Role::Running(running)) if running.pid == std::process::id() => Some(Running {
+            pid: running.pid,
             page: running.page.share(),
             lesson: running.lesson,
         }),

@@ -35,7 +35,7 @@ use crate::steps::announce;
 use crate::touched::Touched;
 use crate::{audit, inherit};
 
-/// Between the fork of a worker and its entering pytest only our own code runs: a few
+/// Between a worker's order and its entering pytest only our own code runs: a few
 /// milliseconds on an idle machine. What takes a thousand times as long is stuck.
 const WATCHDOG: Duration = Duration::from_secs(5);
 
@@ -247,13 +247,16 @@ impl Loop<'_> {
         self.wants_standby = true;
         // One that was ended while it waited is replaced.
         let waiting = self.standby.take();
-        let waiting = waiting.and_then(|mut it| it.serve(&order, &fds).then_some(it));
+        let waiting = waiting.and_then(|mut it| it.hand_over(&order, &fds).then_some(it));
         let standby = match waiting {
             Some(standby) => standby,
-            None => match Standby::fork(py, &self.touched, false) {
+            None => match Standby::fork(py, &mut self.touched, false) {
                 Ok(Forked::Here(mut standby)) => {
-                    // If it is gone already, that is found out when its end is.
-                    standby.serve(&order, &fds);
+                    if !standby.hand_over(&order, &fds) {
+                        // Dropping it ends it.
+                        self.died(id, "its worker cannot be given the run");
+                        return None;
+                    }
                     standby
                 }
                 Ok(Forked::Child(order)) => {
@@ -294,7 +297,7 @@ impl Loop<'_> {
             return None;
         }
         self.wants_standby = false;
-        match Standby::fork(py, &self.touched, true) {
+        match Standby::fork(py, &mut self.touched, true) {
             Ok(Forked::Here(standby)) => {
                 let pid = standby.pid;
                 let _ = self.control.send(&Notice::Waiting { pid }, &[]);

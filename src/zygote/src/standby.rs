@@ -47,7 +47,8 @@ impl Standby {
     /// descriptors are closed, and their numbers may be the user's by then.
     ///
     /// `ahead`: nobody waits for it yet, so it may take its time to get ready.
-    pub(crate) fn fork(py: Python<'_>, touched: &Touched, ahead: bool) -> io::Result<Forked> {
+    pub(crate) fn fork(py: Python<'_>, touched: &mut Touched, ahead: bool) -> io::Result<Forked> {
+        let lesson = touched.lesson();
         let page = Page::new()?;
         let (ours, theirs) = Connection::pair().map_err(io::Error::other)?;
         let zygote = std::process::id() as i32;
@@ -63,19 +64,23 @@ impl Standby {
             Side::Child => {
                 let side = page.share();
                 std::mem::forget((ours, page));
+                let handlers = Handlers::set_aside();
                 end_with(zygote);
                 // Clients, and whoever waits for the end of a pipe, must not wait for this process.
                 inherit::close_all_but(&[0, 1, 2, theirs.stream().as_raw_fd()]);
                 if ahead {
                     touched.copy_ahead(|| has_news(&theirs));
                 }
-                Ok(Forked::Child(wait(theirs, side, touched.lesson())))
+                let (run, fds, alive) = wait(theirs);
+                handlers.put_back();
+                Ok(Forked::Child(become_worker(run, fds, alive, side, lesson)))
             }
         }
     }
 
-    /// Hands it its run. `fds` are those of [`protocol::Order::Serve`].
-    pub(crate) fn serve(&mut self, order: &protocol::Order, fds: &[OwnedFd]) -> bool {
+    /// Hands it its run. `fds` are those of [`protocol::Order::Serve`]. False if it is gone, or
+    /// they cannot be sent.
+    pub(crate) fn hand_over(&mut self, order: &protocol::Order, fds: &[OwnedFd]) -> bool {
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
         self.channel.post(order, &fds).is_ok()
     }
@@ -98,20 +103,58 @@ fn end_with(zygote: i32) {
     }
 }
 
-/// In the child: waits for the order and becomes what it says.
-fn wait(
-    mut channel: Connection,
-    page: std::mem::ManuallyDrop<Page>,
-    lesson: Option<Lesson>,
-) -> Order {
+/// What Python has set for signals. In a process that waits a handler would only note the signal,
+/// for Python code to hear of it: that would be the user's run, minutes later. So a standby ends by
+/// what ends any process.
+struct Handlers(Vec<(i32, libc::sigaction)>);
+
+impl Handlers {
+    fn set_aside() -> Self {
+        let mut aside = Vec::new();
+        for signal in 1..=libc::SIGRTMAX() {
+            // SAFETY: `sigaction` is plain data; the kernel fills one and reads the other.
+            unsafe {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                if libc::sigaction(signal, std::ptr::null(), &mut action) == 0
+                    && ![libc::SIG_DFL, libc::SIG_IGN].contains(&action.sa_sigaction)
+                {
+                    libc::signal(signal, libc::SIG_DFL);
+                    aside.push((signal, action));
+                }
+            }
+        }
+        Self(aside)
+    }
+
+    fn put_back(self) {
+        for (signal, action) in self.0 {
+            // SAFETY: the kernel has given it.
+            unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) };
+        }
+    }
+}
+
+/// In the child: waits for the order. Gives the run, its descriptors, and the channel, whose end
+/// tells the zygote that the worker has entered pytest or is gone.
+fn wait(mut channel: Connection) -> (Box<Run>, Vec<OwnedFd>, OwnedFd) {
     let Ok(frame) = channel.receive() else {
         exit_now(0);
     };
     let Ok(protocol::Order::Serve { run, .. }) = frame.decode() else {
         exit_now(1);
     };
-    let alive = OwnedFd::from(channel.into_stream());
-    match become_worker(&run, frame.fds, alive) {
+    (run, frame.fds, OwnedFd::from(channel.into_stream()))
+}
+
+/// In the child: takes over what the kernel keeps of the caller.
+fn become_worker(
+    run: Box<Run>,
+    fds: Vec<OwnedFd>,
+    alive: OwnedFd,
+    page: std::mem::ManuallyDrop<Page>,
+    lesson: Option<Lesson>,
+) -> Order {
+    match take_over(&run, fds, alive) {
         Ok((client, alive)) => set_role(Role::Worker(WorkerSide {
             client: Connection::new(UnixStream::from(client)),
             alive,
@@ -126,12 +169,8 @@ fn wait(
     Order::new("run", &run, None)
 }
 
-/// Takes over what the kernel keeps of the caller. Gives the connection to the client, and `alive`.
-fn become_worker(
-    run: &Run,
-    mut fds: Vec<OwnedFd>,
-    alive: OwnedFd,
-) -> io::Result<(OwnedFd, OwnedFd)> {
+/// Gives the connection to the client, and `alive`.
+fn take_over(run: &Run, mut fds: Vec<OwnedFd>, alive: OwnedFd) -> io::Result<(OwnedFd, OwnedFd)> {
     let own = fds.split_off(2);
     let cwd = fds.pop().expect("the zygote has counted them");
     let client = fds.pop().expect("the zygote has counted them");

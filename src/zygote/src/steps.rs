@@ -81,6 +81,7 @@ pub(crate) fn enter() -> PyResult<()> {
     drop((worker.client, worker.alive));
     audit::record_run(page.share());
     set_role(Role::Running(Running {
+        pid: std::process::id(),
         page,
         lesson: worker.lesson,
     }));

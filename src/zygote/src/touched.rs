@@ -6,8 +6,7 @@
 //! checkpoint: what the kernel then has for the worker alone. A copy made ahead holds the same
 //! bytes, so no run can tell.
 //!
-//! Kernels that do not know what is asked of them (`MADV_POPULATE_WRITE`: Linux 5.14) teach and
-//! copy nothing.
+//! A kernel that does not know `MADV_POPULATE_WRITE` (before Linux 5.14) copies nothing.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -15,13 +14,20 @@ use std::sync::atomic::Ordering;
 
 use crate::page::Page;
 
-/// Runs that teach, which costs each of them 0.6 to 1.7 ms. Those after the first find less than
-/// one page in a hundred more, unless something else is selected.
+/// Runs that are to teach, which costs each of them 0.6 to 1.7 ms. Those after the first find less
+/// than one page in a hundred more, unless something else is selected.
 const LESSONS: u32 = 3;
 
 /// At most so many pages are copied ahead, 32 MiB, at 2 µs each: a run without dependencies writes
 /// to 3,700, one with 17 plugins to 8,000.
 const MOST: u32 = 8192;
+
+/// So much is copied before it is asked again whether the run has come: 0.5 ms.
+const PORTION: usize = 256;
+
+/// Of memory that was reserved in larger pieces than 1 GiB little is in use, as a rule; and the
+/// kernel's table of it has 2 MiB for each GiB.
+const LARGEST: usize = 1 << 18;
 
 /// Of each page, an entry of eight bytes (the kernel's `admin-guide/mm/pagemap.rst`).
 const ENTRY: usize = 8;
@@ -61,9 +67,10 @@ impl Touched {
         }
     }
 
-    /// For a worker that is to teach.
-    pub(crate) fn lesson(&self) -> Option<Lesson> {
-        (self.lessons > 0).then_some(Lesson(self.spans))
+    /// For the next worker, if it is to teach.
+    pub(crate) fn lesson(&mut self) -> Option<Lesson> {
+        self.lessons = self.lessons.checked_sub(1)?;
+        Some(Lesson(self.spans))
     }
 
     /// Takes in what a worker wrote down.
@@ -71,7 +78,6 @@ impl Touched {
         if !page.has_taught() {
             return;
         }
-        self.lessons = self.lessons.saturating_sub(1);
         let mut count: u32 = self.pages.iter().map(|word| word.count_ones()).sum();
         for (known, found) in self.pages.iter_mut().zip(page.own_pages()) {
             let new = found.load(Ordering::Relaxed) & !*known;
@@ -86,25 +92,36 @@ impl Touched {
     /// In a standby: makes the known pages its own, as long as nobody waits for it.
     pub(crate) fn copy_ahead(&self, is_awaited: impl Fn() -> bool) {
         let size = page_size();
-        for run in runs(self.spans, &self.pages) {
-            if is_awaited() {
-                return;
-            }
-            // SAFETY: fills page tables; the content of the memory stays as it is. What is not
-            // mapped any more is an error that is ignored.
-            unsafe {
-                libc::madvise(
-                    (run.first * size) as *mut libc::c_void,
-                    run.count * size,
-                    libc::MADV_POPULATE_WRITE,
-                );
+        let mut since = 0;
+        for stretch in stretches(self.spans, &self.pages) {
+            let mut first = stretch.first;
+            let end = first + stretch.count;
+            while first < end {
+                if since >= PORTION {
+                    if is_awaited() {
+                        return;
+                    }
+                    since = 0;
+                }
+                let count = (end - first).min(PORTION);
+                // SAFETY: fills page tables; the content of the memory stays as it is. What is not
+                // mapped any more is an error that is ignored.
+                unsafe {
+                    libc::madvise(
+                        (first * size) as *mut libc::c_void,
+                        count * size,
+                        libc::MADV_POPULATE_WRITE,
+                    );
+                }
+                first += count;
+                since += count;
             }
         }
     }
 }
 
 impl Lesson {
-    /// In a worker, at its end.
+    /// In a worker, at its end. Allocates nothing: there may be no memory left.
     pub(crate) fn write_down(self, page: &Page) {
         let Ok(map) = File::open("/proc/self/pagemap") else {
             return;
@@ -112,17 +129,16 @@ impl Lesson {
         let own = page.own_pages();
         let mut at = 0;
         for span in self.0 {
-            let Ok(entries) = entries(&map, *span) else {
-                return;
-            };
-            for entry in entries {
-                if entry & (PRESENT | MAPPED_ONCE) == PRESENT | MAPPED_ONCE {
-                    let Some(word) = own.get(at / 64) else {
-                        return;
-                    };
+            let read = each_entry(&map, *span, |entry| {
+                if entry & (PRESENT | MAPPED_ONCE) == PRESENT | MAPPED_ONCE
+                    && let Some(word) = own.get(at / 64)
+                {
                     word.fetch_or(1 << (at % 64), Ordering::Relaxed);
                 }
                 at += 1;
+            });
+            if read.is_err() {
+                return;
             }
         }
         page.taught();
@@ -148,54 +164,60 @@ fn spans() -> std::io::Result<Vec<Span>> {
             first: from,
             count: to - from,
         };
-        let there = entries(&map, whole)?;
-        let bits = words_of(there.map(|entry| entry & PRESENT != 0));
-        found.extend(runs(&[whole], &bits));
+        if whole.count > LARGEST {
+            continue;
+        }
+        let mut page = from;
+        each_entry(&map, whole, |entry| {
+            if entry & PRESENT != 0 {
+                add(&mut found, page);
+            }
+            page += 1;
+        })?;
     }
     Ok(found)
 }
 
-/// The kernel's entries for the pages of a span.
-fn entries(map: &File, span: Span) -> std::io::Result<impl Iterator<Item = u64> + use<>> {
-    let mut bytes = vec![0; span.count * ENTRY];
-    map.read_exact_at(&mut bytes, (span.first * ENTRY) as u64)?;
-    let count = span.count;
-    Ok((0..count).map(move |at| {
-        let entry = bytes[at * ENTRY..].first_chunk().expect("read whole");
-        u64::from_ne_bytes(*entry)
-    }))
-}
-
-fn words_of(bits: impl Iterator<Item = bool>) -> Vec<u64> {
-    let mut words = Vec::new();
-    for (at, bit) in bits.enumerate() {
-        if at % 64 == 0 {
-            words.push(0);
+/// Gives the kernel's entry for each page of a span.
+fn each_entry(map: &File, span: Span, mut take: impl FnMut(u64)) -> std::io::Result<()> {
+    let mut buffer = [0; 4096 * ENTRY];
+    let mut left = span;
+    while left.count > 0 {
+        let count = left.count.min(buffer.len() / ENTRY);
+        let bytes = &mut buffer[..count * ENTRY];
+        map.read_exact_at(bytes, (left.first * ENTRY) as u64)?;
+        for entry in bytes.chunks_exact(ENTRY) {
+            take(u64::from_ne_bytes(entry.try_into().expect("of that size")));
         }
-        words[at / 64] |= u64::from(bit) << (at % 64);
+        left.first += count;
+        left.count -= count;
     }
-    words
+    Ok(())
 }
 
-/// Neighbouring pages of `spans` whose bits are set, as spans.
-fn runs(spans: &[Span], bits: &[u64]) -> Vec<Span> {
-    let mut found: Vec<Span> = Vec::new();
+/// Neighbouring pages of `spans` whose bits are set.
+fn stretches(spans: &[Span], bits: &[u64]) -> Vec<Span> {
+    let mut found = Vec::new();
     let pages = spans
         .iter()
         .flat_map(|span| span.first..span.first + span.count);
     for (at, page) in pages.enumerate() {
-        if bits[at / 64] >> (at % 64) & 1 == 0 {
-            continue;
-        }
-        match found.last_mut() {
-            Some(last) if last.first + last.count == page => last.count += 1,
-            _ => found.push(Span {
-                first: page,
-                count: 1,
-            }),
+        if bits[at / 64] >> (at % 64) & 1 == 1 {
+            add(&mut found, page);
         }
     }
     found
+}
+
+/// Adds a page beyond all that are in `spans`.
+fn add(spans: &mut Vec<Span>, page: usize) {
+    match spans.last_mut() {
+        Some(last) if last.first + last.count == page => last.count += 1,
+        _ => spans.push(Span {
+            first: page,
+            count: 1,
+        }),
+    }
 }
 
 fn page_size() -> usize {
