@@ -335,11 +335,20 @@ def test_what_is_as_it_should_be_is_no_warning(project: Sandbox) -> None:
     def log() -> str:
         return project.daemon.command("log", "-n", "all").stdout
 
-    project.first("--version")
+    project.first("-c", "none.ini")
     eventually(lambda: "no P0: pytest ended before" in log(), "a build that came to nothing")
     project.daemon.stop()
     eventually(lambda: "is gone" in log(), "the last line")
     assert " WARN " not in log()
+
+
+def test_nothing_is_kept_for_what_only_informs(warm: Sandbox) -> None:
+    for option in ("--help", "--version"):
+        warm.same_warm(option, at="Z0")
+        assert "none is kept" in (warm.last_run().why or "")
+    status = warm.daemon.status()
+    assert len(status.ready("P0")) == 1
+    assert [root["unprepared"] for root in status.raw["roots"]] == [[]]
 
 
 def test_last_lines_of_the_log(warm: Sandbox) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import shutil
 import socket
 import struct
@@ -103,6 +104,38 @@ def test_a_daemon_that_runs_is_not_used_then(project: Sandbox) -> None:
     before = len(project.daemon.status().runs)
     project.same_at_once(env={"PYSEIDON": "0"})
     assert len(project.daemon.status().runs) == before
+
+
+def test_arguments_that_can_be_read_only_once(project: Sandbox) -> None:
+    """`@<(…)`: who has read them must run them."""
+    project.write("sub/other.ini", "[pytest]\n")
+    project.warm_up("-v")
+    outcomes = []
+    for program in (project.pytest, project.pyseidon):
+        reading, writing = os.pipe()
+        os.write(writing, b"-c\nsub/other.ini\n")
+        os.close(writing)
+        outcomes.append(project.run(program, f"@/dev/fd/{reading}", pass_fds=[reading]))
+        os.close(reading)
+    assert "configfile: other.ini" in outcomes[0].stdout
+    assert_same(*outcomes)
+    # A file can be read again.
+    project.write("arguments", "-q\n")
+    project.same("@arguments")
+
+
+@pytest.mark.parametrize("limit", ["RLIMIT_AS", "RLIMIT_DATA"])
+def test_limited_memory(project: Sandbox, limit: str) -> None:
+    """A worker has more of either than a process of its own."""
+    project.warm_up()
+    which = getattr(resource, limit)
+
+    def lower() -> None:
+        resource.setrlimit(which, (1 << 32, resource.getrlimit(which)[1]))
+
+    runs = len(project.daemon.status().runs)
+    assert_same(project.plain(before=lower), project.first(before=lower))
+    assert len(project.daemon.status().runs) == runs
 
 
 def test_the_tests_see_their_exit_status(project: Sandbox) -> None:

@@ -176,6 +176,44 @@ def test_stop_and_continue(holding: Sandbox, sent: str) -> None:
     assert_same(*outcomes)
 
 
+def test_stopped_and_continued_at_once(holding: Sandbox) -> None:
+    """Who continues a command before it is seen to have stopped will not continue it again."""
+    for process, _ in both(holding, "-k", "holds"):
+        for _ in range(20):
+            process.send_signal(signal.SIGTSTP)
+            process.send_signal(signal.SIGCONT)
+        holding.rendezvous.let_go()
+        # Its end is awaited, which would never come.
+        assert holding.finish(process).status == 0
+
+
+def test_blocked_and_pending(sandbox: Sandbox) -> None:
+    """A signal that waits when the command begins, and that pytest inherits as blocked."""
+    sandbox.write(
+        "test_a.py",
+        """
+        import signal
+
+        def test_a():
+            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+            print(signal.SIGUSR1 in blocked, signal.SIGUSR1 in signal.sigpending())
+        """,
+    )
+
+    def pend() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    plain = sandbox.plain("-s", before=pend)
+    assert plain.status == 0 and "True True" in plain.stdout
+    sandbox.warm_up("-s")
+    run = sandbox.start(sandbox.pyseidon, "-s", before=pend)
+    outcome = sandbox.finish(run)
+    # When it comes to the worker depends on who is quicker; it comes, and hurts nobody.
+    assert outcome.status == 0 and "True " in outcome.stdout, outcome
+    sandbox.assert_served("P0", outcome)
+
+
 def test_the_shell_learns_of_the_stop(holding: Sandbox) -> None:
     """`waitpid` tells the parent which signal stopped the command."""
     for process, _ in both(holding, "-k", "holds"):

@@ -68,6 +68,24 @@ def test_one_daemon_for_all_directories_of_a_project(sandbox: Sandbox, place: st
     assert_same(plain, sandbox.first("-q", cwd=sandbox.project / place))
 
 
+def test_what_a_shell_says_of_the_command(sandbox: Sandbox) -> None:
+    """A shell tells in `_` by what path it has found a command."""
+    sandbox.write("test_a.py", "import os\n\ndef test_a():\n    print(os.environ['_'])\n")
+    bash = Path("/bin/bash")
+    sandbox.run(bash, "-c", "pyseidon-test; exit $?")
+    sandbox.until_ready()
+    for spelled in ("{}", str(sandbox.environment.bin / "{}")):
+        plain, warm = (
+            sandbox.run(bash, "-c", spelled.format(program) + " -s; exit $?")
+            for program in ("pytest", "pyseidon-test")
+        )
+        sandbox.assert_served("P0", warm)
+        assert str(sandbox.pytest) in plain.stdout
+        assert_same(plain, warm)
+    # What does not name us is not ours to change.
+    sandbox.same("-s", env={"_": "/usr/bin/env"})
+
+
 def test_deleted_directory(sandbox: Sandbox) -> None:
     """The shell stands in a directory that somebody has removed."""
     sandbox.write("test_where.py", WHERE)

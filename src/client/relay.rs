@@ -45,6 +45,7 @@ pub(super) fn converse(
         connection,
         signals: Signals::block(inherited.ignored())?,
         held: Vec::new(),
+        stop: Stop::None,
     };
     let request = Request::Run(Box::new(run));
     let begun = match session.connection.send(&request, &inherited.descriptors()) {
@@ -74,8 +75,19 @@ enum Begun {
 struct Session {
     connection: Connection,
     signals: Signals,
-    /// Signals that came too early to be the worker's and do not end a process.
+    /// Signals that came too early to be the worker's and do not end this process.
     held: Vec<i32>,
+    stop: Stop,
+}
+
+/// What has become of a stop signal that was passed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    None,
+    /// The worker has not been reported to be stopped.
+    Relayed,
+    /// Nor was it before it was to be continued.
+    TakenBack,
 }
 
 impl Session {
@@ -108,7 +120,7 @@ impl Session {
                 continue;
             }
             while let Some(signal) = self.signals.next() {
-                if ends_process(signal) {
+                if ends_process(signal) && !self.signals.were_blocked(signal) {
                     // Our end of the connection closes with us, and with it the run.
                     process::suffer(signal);
                 }
@@ -152,11 +164,16 @@ impl Session {
         }
     }
 
-    fn relay(&self, signal: i32) {
+    fn relay(&mut self, signal: i32) {
         let signal = match signal {
             // They stop the worker's group for reasons of its own terminal, not of ours.
             libc::SIGTTIN | libc::SIGTTOU => libc::SIGTSTP,
             other => other,
+        };
+        self.stop = match (signal, self.stop) {
+            (libc::SIGTSTP, _) => Stop::Relayed,
+            (libc::SIGCONT, Stop::Relayed) => Stop::TakenBack,
+            (_, stop) => stop,
         };
         // If the other side is gone, reading says so.
         let _ = self.connection.send(&Relay::Signal(signal), &[]);
@@ -167,6 +184,10 @@ impl Session {
     /// In an orphaned process group the kernel does not stop us, and plain pytest would not have
     /// stopped either: then the worker goes on at once.
     fn stop_along(&mut self, signal: i32) {
+        if std::mem::replace(&mut self.stop, Stop::None) == Stop::TakenBack {
+            // Who continued us will not do so again.
+            return self.relay(libc::SIGCONT);
+        }
         process::suffer(signal);
         let mut continued = false;
         while let Some(signal) = self.signals.next() {
@@ -211,7 +232,13 @@ impl Session {
     /// What was held back has its usual effect after all: somebody wanted us to stop.
     fn let_signals_act(&mut self) {
         for signal in self.held.drain(..) {
-            process::suffer(signal);
+            if self.signals.were_blocked(signal) {
+                // It stays pending, also when plain pytest takes over.
+                // SAFETY: a plain call.
+                unsafe { libc::raise(signal) };
+            } else {
+                process::suffer(signal);
+            }
         }
     }
 
@@ -291,6 +318,12 @@ impl Signals {
         }
     }
 
+    /// By the caller: then they wait until pytest is there to have them pending.
+    fn were_blocked(&self, signal: i32) -> bool {
+        // SAFETY: a set that the kernel has filled.
+        unsafe { libc::sigismember(&self.before, signal) == 1 }
+    }
+
     fn next(&self) -> Option<i32> {
         let size = size_of::<libc::signalfd_siginfo>();
         // SAFETY: the kernel fills at most one whole record, which is plain data.
@@ -320,6 +353,7 @@ mod tests {
             connection: ours,
             signals: Signals::block(0).unwrap(),
             held: Vec::new(),
+            stop: Stop::None,
         };
         (session, theirs)
     }

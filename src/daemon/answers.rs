@@ -154,7 +154,6 @@ impl Dispatcher {
             .iter()
             .filter(|(_, run)| match run.stage {
                 Stage::Serving { zygote: z, .. } | Stage::Running { zygote: z, .. } => z == zygote,
-                Stage::Held { .. } => false,
             })
             .map(|(id, _)| *id)
             .collect();
@@ -185,7 +184,6 @@ impl Dispatcher {
                         worker.kill();
                     }
                 }
-                Stage::Held { .. } => {}
             }
         }
     }

@@ -75,6 +75,9 @@ impl Dispatcher {
 
     /// Why runs of this shape are not served by a P0.
     pub(super) fn why_no_p0(&self, key: RootKey, shape: &Shape) -> String {
+        if shape.is_for_information() {
+            return "none is kept for `--help` and `--version`".into();
+        }
         let root = self.roots.iter().find(|root| root.key == key);
         let Some(record) = root.and_then(|root| root.shapes.get(shape)) else {
             return "the first run with these options".into();
@@ -207,8 +210,7 @@ impl Dispatcher {
                 let root = &mut self.roots[at];
                 root.no_rotation_before = now + RETRY;
                 if root.current.is_none() {
-                    root.failure = Some(Failure::blind(reason.clone(), now));
-                    self.give_up_held(key, Some(&reason), &reason);
+                    root.failure = Some(Failure::blind(reason, now));
                 }
             }
         }

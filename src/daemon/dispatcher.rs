@@ -40,8 +40,6 @@ pub(super) enum Event {
     Connected(UnixStream),
     /// A connection without a request can be read.
     Spoke(ClientId),
-    /// The client of a run that is held went away.
-    Left(u64),
     /// A zygote's channel can be read.
     Noticed(ZygoteId),
     /// The process that runs plain pytest in a run's place ended.
@@ -58,8 +56,6 @@ pub(super) enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Source {
     Client(ClientId),
-    /// Only its end is of interest: what a client says after its request is for the zygote.
-    Held(u64),
     Zygote(ZygoteId),
     Plain(u64),
 }
@@ -180,7 +176,6 @@ impl Dispatcher {
                 Err(Error::Closed) => {}
                 Err(error) => tracing::warn!("ended a connection: {error}"),
             },
-            Event::Left(run) => self.on_left(run),
             Event::Noticed(zygote) => self.hear(zygote, now),
             Event::PlainEnded(run) => self.on_plain_ended(run),
             Event::Child(change) => Self::on_child(change),
@@ -397,7 +392,6 @@ impl Dispatcher {
                 self.handle(Event::Connected(waiting), now);
             }
         }
-        self.release_held();
         for zygote in self
             .zygotes
             .values_mut()
@@ -444,13 +438,6 @@ impl Dispatcher {
             .clients
             .sockets()
             .map(|(id, fd)| (Source::Client(id), fd, PollFlags::POLLIN));
-        let held = self.runs.iter().filter_map(|(id, run)| match &run.stage {
-            // A hang-up is always reported.
-            Stage::Held { parcel, .. } => {
-                Some((Source::Held(*id), parcel.client.as_fd(), PollFlags::empty()))
-            }
-            _ => None,
-        });
         let zygotes = self.zygotes.iter().map(|(id, zygote)| {
             let mut flags = PollFlags::POLLIN;
             flags.set(PollFlags::POLLOUT, zygote.control.has_output());
@@ -460,7 +447,7 @@ impl Dispatcher {
             .plains
             .iter()
             .map(|(id, process)| (Source::Plain(*id), process.as_fd(), PollFlags::POLLIN));
-        clients.chain(held).chain(zygotes).chain(plains)
+        clients.chain(zygotes).chain(plains)
     }
 
     pub(super) fn root(&mut self, key: RootKey) -> Option<&mut Root> {

@@ -324,7 +324,6 @@ impl Server {
             Listened::Door => self.accept(),
             Listened::Source(source) => vec![match source {
                 Source::Client(id) => Event::Spoke(id),
-                Source::Held(run) => Event::Left(run),
                 Source::Zygote(id) => Event::Noticed(id),
                 Source::Plain(run) => Event::PlainEnded(run),
             }],

@@ -96,7 +96,6 @@ impl Dispatcher {
         root.forgive();
         if root.current.is_none() {
             self.take_over(key);
-            self.place_held(key, now);
             let root = self.root(key);
             if let Some(shape) = root.map(|root| Shape::of(&root.template)) {
                 self.want_growth(key, &shape, now);
@@ -196,7 +195,7 @@ impl Dispatcher {
         if gives_up {
             // It changes all the time: builds would go on for ever.
             let failure = Failure::blind(why.to_owned(), now);
-            return self.note_failure(id, key, level, failure, None, now);
+            return self.note_failure(id, key, level, failure, now);
         }
         let Some(root) = self.root(key) else { return };
         let delay = root.lengthen_backoff();
@@ -208,7 +207,6 @@ impl Dispatcher {
                     Some(_) => root.no_rotation_before = now + RETRY,
                     None => root.build = Some(want),
                 }
-                self.give_up_held(key, None, why);
             }
             Level::P0(shape) => {
                 if let Some(record) = root.shapes.get_mut(&shape) {
@@ -239,7 +237,7 @@ impl Dispatcher {
         let failure = zygote.failure(reason.clone(), trace, now);
         zygote.leave("failed");
         let (key, level) = (zygote.root, zygote.level.clone());
-        self.note_failure(id, key, level.clone(), failure, None, now);
+        self.note_failure(id, key, level.clone(), failure, now);
         let (Some(culprit), Level::P0(shape)) = (culprit, level) else {
             return;
         };
@@ -258,14 +256,13 @@ impl Dispatcher {
         }
     }
 
-    /// A start came to nothing. `word` is for the clients that waited for it.
+    /// A start came to nothing.
     fn note_failure(
         &mut self,
         id: ZygoteId,
         key: RootKey,
         level: Level,
         failure: Failure,
-        word: Option<&str>,
         now: Instant,
     ) {
         self.watches_outdated = true;
@@ -292,8 +289,6 @@ impl Dispatcher {
                     Some(_) => root.no_rotation_before = now + RETRY,
                     None => root.failure = Some(failure),
                 }
-                let why = format!("no checkpoint could be built: {reason}");
-                self.give_up_held(key, word, &why);
             }
             Level::P0(shape) => {
                 if let Some(record) = root.shapes.get_mut(&shape) {
@@ -318,8 +313,7 @@ impl Dispatcher {
         if zygote.is_starting() {
             let reason = format!("its process ended while it was starting ({error})");
             let failure = zygote.failure(reason, Trace::default(), now);
-            let word = "the checkpoint died while it was being built";
-            self.note_failure(id, key, level, failure, Some(word), now);
+            self.note_failure(id, key, level, failure, now);
         } else if zygote.is_ready() {
             tracing::warn!(
                 "root {}: {} {} is gone: {error}{}",

@@ -171,6 +171,9 @@ impl Root {
     pub(super) fn remember(&mut self, shape: &Shape, run: &Run, tty: [bool; 3], number: u64) {
         self.used = number;
         *self.template = run.clone();
+        if shape.is_for_information() {
+            return;
+        }
         let record = self
             .shapes
             .entry(shape.clone())

@@ -10,7 +10,6 @@ use super::builds::{CHANGE_PATIENCE, CHANGE_PAUSE, RETRY};
 use super::dispatcher::Dispatcher;
 use super::root::{Root, Want};
 use super::shape::{RootKey, caller};
-use super::supervisor::Zygote;
 use crate::protocol::Run;
 use crate::trace::Caller;
 
@@ -105,7 +104,7 @@ impl Dispatcher {
             return why;
         }
         if root.next.is_some() {
-            return "the checkpoint that is being built was not ready in time".into();
+            return "no checkpoint is ready yet (it is being built)".into();
         }
         match &root.build {
             Some(want) => format!("no checkpoint is ready yet ({})", want.why),
@@ -117,17 +116,6 @@ impl Dispatcher {
                 "the first run of its kind".into()
             }
         }
-    }
-
-    /// A Z0 is on its way and nothing serves meanwhile.
-    pub(super) fn is_building(&self, key: RootKey) -> bool {
-        self.roots
-            .iter()
-            .find(|root| root.key == key)
-            .filter(|root| root.current.is_none())
-            .and_then(|root| root.next.as_ref())
-            .and_then(|next| self.zygotes.get(&next.z0))
-            .is_some_and(Zygote::is_starting)
     }
 
     /// The least recently used root goes, of those first that never served anybody.
@@ -148,7 +136,6 @@ impl Dispatcher {
     fn remove_root(&mut self, at: usize, why: &str) {
         let root = self.roots.remove(at);
         tracing::info!("root {}: {why}", root.key.short());
-        self.give_up_held(root.key, None, why);
         for generation in [root.current, root.next].into_iter().flatten() {
             self.dismiss(generation, why);
         }

@@ -1,13 +1,17 @@
 //! Runs, from their request to their end.
 //!
 //! ```text
-//!              a Z0 is being built        Entered
-//!  request ──────▶ Held ────▶ Serving ───────────────▶ Running ──Ended──▶ history
-//!     │              │         │  ▲ │                     │
-//!     │ nothing is   │ 30 s,   │  └─┘ Refused, Died:       │ the zygote is gone:
-//!     │ ready        │ Failed  │      the next one         ▼ the end is not known
-//!     └─▶ Plain ◀────┴─────────┘
+//!                             Entered
+//!  request ──────▶ Serving ───────────────▶ Running ──Ended──▶ history
+//!     │             │  ▲ │                     │
+//!     │ nothing is  │  └─┘ Refused, Died:      │ the zygote is gone:
+//!     │ ready       ▼      the next one        ▼ the end is not known
+//!     └──────────▶ Plain
 //! ```
+//!
+//! No run waits for a checkpoint that is being built: what a Z0 saves is about what it takes to
+//! build, so who waits for one is later than plain pytest (by up to a third, where there are no
+//! plugins).
 //!
 //! Until a run is Running the daemon keeps copies of its descriptors, to be able to hand it to
 //! another checkpoint; from then on it holds none.
@@ -27,12 +31,8 @@ use crate::protocol::{self, Reply};
 use crate::trace::path_of;
 use crate::transport::Connection;
 
-/// A Z0 that is being built serves sooner than plain pytest would start, unless the machine is
-/// very busy; nobody should wait longer than this to find out.
-const HOLD_LIMIT: Duration = Duration::from_secs(30);
-
-/// A zygote gives a worker five seconds to enter pytest or to refuse. One that says nothing for
-/// three times as long was stopped or hangs.
+/// A zygote says at once which worker has the run. One that says nothing for so long was stopped or
+/// hangs. From there on it watches the worker itself.
 const SILENCE_LIMIT: Duration = Duration::from_secs(15);
 
 /// A refusal costs a fork and a few milliseconds: one is risked per run.
@@ -40,10 +40,6 @@ const GUESSES: usize = 1;
 
 #[derive(Debug)]
 pub(super) enum Stage {
-    Held {
-        until: Instant,
-        parcel: Parcel,
-    },
     Serving {
         zygote: ZygoteId,
         since: Instant,
@@ -131,12 +127,17 @@ impl Dispatcher {
             pid,
         };
         let tty = parcel.terminals();
+        let shape = Shape::of(&parcel.run);
         let about = About {
             root: self.root_for(&parcel.run, tty, now),
-            shape: Shape::of(&parcel.run),
+            guesses: if shape.is_for_information() {
+                0
+            } else {
+                GUESSES
+            },
+            shape,
             tty,
             received: now,
-            guesses: GUESSES,
             tried: Vec::new(),
         };
         if let Some(root) = self.root(about.root) {
@@ -189,16 +190,6 @@ impl Dispatcher {
             parcel = kept;
             // Nothing was started: it cannot have read an order that was not sent whole.
             self.on_lost(zygote, &Error::Closed, now);
-        }
-        // Who is placed again while the daemon goes shall not wait for what will not be ready.
-        if self.is_building(about.root) && !self.is_closing() {
-            let until = about.received + HOLD_LIMIT;
-            if now < until {
-                self.note_why(id, "waited for the checkpoint that was being built");
-                let stage = Stage::Held { until, parcel };
-                self.runs.insert(id, Run { about, stage });
-                return;
-            }
         }
         let is_first = self
             .root(about.root)
@@ -320,59 +311,17 @@ impl Dispatcher {
         }
     }
 
-    /// The client of a held run is gone: so is the run.
-    pub(super) fn on_left(&mut self, id: u64) {
-        if matches!(
-            self.runs.get(&id).map(|run| &run.stage),
-            Some(Stage::Held { .. })
-        ) {
-            self.runs.remove(&id);
-            self.note_why(id, "its client went away");
-        }
-    }
-
-    /// Places the runs that waited for this root.
-    pub(super) fn place_held(&mut self, root: RootKey, now: Instant) {
-        for id in self.held(|run| run.about.root == root) {
-            self.place_again(id, now);
-        }
-    }
-
-    fn place_again(&mut self, id: u64, now: Instant) {
-        if let Some(Run {
-            about,
-            stage: Stage::Held { parcel, .. },
-        }) = self.runs.remove(&id)
-        {
-            self.place(id, about, parcel, now);
-        }
-    }
-
-    /// A root could not be built: what waited for it runs plainly.
-    pub(super) fn give_up_held(&mut self, root: RootKey, reason: Option<&str>, why: &str) {
-        for id in self.held(|run| run.about.root == root) {
-            if let Some(Run {
-                stage: Stage::Held { parcel, .. },
-                ..
-            }) = self.runs.remove(&id)
-            {
-                self.run_plainly(id, parcel, reason.map(str::to_owned), why);
-            }
-        }
-    }
-
     pub(super) fn expire_runs(&mut self, now: Instant) {
-        let overdue = |run: &Run| matches!(run.stage, Stage::Held { until, .. } if until <= now);
-        for id in self.held(overdue) {
-            self.place_again(id, now);
-        }
         let silent: Vec<_> = self
             .runs
             .values()
             .filter_map(|run| match run.stage {
-                Stage::Serving { zygote, since, .. } if since + SILENCE_LIMIT <= now => {
-                    Some(zygote)
-                }
+                Stage::Serving {
+                    zygote,
+                    since,
+                    worker: None,
+                    ..
+                } if since + SILENCE_LIMIT <= now => Some(zygote),
                 _ => None,
             })
             .collect();
@@ -384,32 +333,14 @@ impl Dispatcher {
 
     pub(super) fn runs_due(&self) -> Option<Instant> {
         let due = self.runs.values().filter_map(|run| match run.stage {
-            Stage::Held { until, .. } => Some(until),
-            Stage::Serving { since, .. } => Some(since + SILENCE_LIMIT),
+            Stage::Serving {
+                since,
+                worker: None,
+                ..
+            } => Some(since + SILENCE_LIMIT),
+            Stage::Serving { .. } => None,
             Stage::Running { .. } => None,
         });
         due.min()
-    }
-
-    /// The daemon goes: nobody shall wait for it.
-    pub(super) fn release_held(&mut self) {
-        for id in self.held(|_| true) {
-            if let Some(Run {
-                stage: Stage::Held { parcel, .. },
-                ..
-            }) = self.runs.remove(&id)
-            {
-                let _ = parcel.client.send(&Reply::Plain { reason: None }, &[]);
-                self.note_why(id, "the daemon went");
-            }
-        }
-    }
-
-    fn held(&self, which: impl Fn(&Run) -> bool) -> Vec<u64> {
-        self.runs
-            .iter()
-            .filter(|(_, run)| matches!(run.stage, Stage::Held { .. }) && which(run))
-            .map(|(id, _)| *id)
-            .collect()
     }
 }

@@ -138,13 +138,8 @@ const EARLY_WITH_VALUE: [&str; 9] = [
     "--rootdir",
     "--assert",
 ];
-const EARLY_FLAGS: [&str; 5] = [
-    "--disable-plugin-autoload",
-    "-h",
-    "--help",
-    "-V",
-    "--version",
-];
+const EARLY_FLAG: &str = "--disable-plugin-autoload";
+const INFORMATION: [&str; 4] = ["-h", "--help", "-V", "--version"];
 /// One-letter options whose value may follow without a space.
 const EARLY_JOINED: [&str; 4] = ["-p", "-c", "-o", "-W"];
 
@@ -155,6 +150,12 @@ impl Shape {
             env: SHAPE_VARIABLES.map(|name| run.getenv(name).map(<[u8]>::to_vec)),
             early: early_tokens(&run.argv),
         }
+    }
+
+    /// Such a run shows something and ends: it is not worth a checkpoint of its own.
+    pub(super) fn is_for_information(&self) -> bool {
+        let is = |token: &Vec<u8>| INFORMATION.iter().any(|flag| flag.as_bytes() == token);
+        self.early.iter().any(is)
     }
 
     /// In words, for `status`.
@@ -184,7 +185,8 @@ fn early_tokens(argv: &[Vec<u8>]) -> Vec<Vec<u8>> {
         if EARLY_WITH_VALUE.contains(&text.as_ref()) {
             found.push(token.clone());
             found.extend(tokens.next().cloned());
-        } else if EARLY_FLAGS.contains(&text.as_ref())
+        } else if text == EARLY_FLAG
+            || INFORMATION.contains(&text.as_ref())
             || text.starts_with("--strict")
             || EARLY_JOINED.iter().any(|option| text.starts_with(option))
             || text
@@ -242,6 +244,12 @@ mod tests {
             assert_ne!(with_argv(argv), plain, "{argv:?}");
         }
         assert_ne!(with_argv(&["-p", "a"]), with_argv(&["-p", "b"]));
+    }
+
+    #[test]
+    fn help_and_version_are_for_information() {
+        assert!(with_argv(&["tests", "--version"]).is_for_information());
+        assert!(!with_argv(&["-x", "--", "-h"]).is_for_information());
     }
 
     #[test]

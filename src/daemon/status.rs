@@ -287,11 +287,12 @@ impl RootStatus {
                 .map_or_else(|| "-".into(), |pid| pid.to_string());
             let _ = writeln!(
                 out,
-                "    {}  pid {pid:<8}{:>10}  {:<11}  {} runs  {}",
+                "    {}  pid {pid:<8}{:>10}  {:<11}  {} {}  {}",
                 process.level,
                 memory(process.pss_kib),
                 process.state,
                 process.served,
+                if process.served == 1 { "run" } else { "runs" },
                 process.holds
             );
             let standby = process.standby.as_ref();

@@ -57,42 +57,16 @@ fn a_long_first_run_does_not_keep_others_waiting() {
 }
 
 #[test]
-fn a_run_waits_for_the_z0_that_is_being_built() {
+fn no_run_waits_for_a_z0_that_is_being_built() {
     let mut bench = Bench::new();
     bench.build_slowly();
-    let mut caller = bench.send(run());
-    bench.turn_soon();
-    assert!(caller.0.receive_now().is_none());
-    bench.fakes.manner(|m| m.slow = false);
-    bench.fakes.let_go();
-    assert!(matches!(
-        bench.reply(&mut caller),
-        Some(Reply::Started { .. })
-    ));
-    assert_eq!(bench.last_checkpoint().as_deref(), Some("Z0"));
-}
-
-#[test]
-fn nobody_waits_for_a_z0_for_ever() {
-    let mut bench = Bench::new();
-    bench.build_slowly();
-    let mut caller = bench.send(run());
-    bench.turn_soon();
-    bench.ahead += Duration::from_secs(31);
+    assert!(!bench.run_through(run()));
+    let record = bench.server.dispatcher.history.records().last();
+    let why = record.and_then(|record| record.why.clone());
     assert_eq!(
-        bench.reply(&mut caller),
-        Some(Reply::Plain { reason: None })
+        why.as_deref(),
+        Some("no checkpoint is ready yet (it is being built)")
     );
-}
-
-#[test]
-fn a_client_that_leaves_while_it_is_held_is_forgotten() {
-    let mut bench = Bench::new();
-    bench.build_slowly();
-    let caller = bench.send(run());
-    bench.until("it is held", |b| b.server.dispatcher.runs.len() == 1);
-    drop(caller);
-    bench.until("it is forgotten", |b| b.server.dispatcher.runs.is_empty());
 }
 
 #[test]

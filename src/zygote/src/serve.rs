@@ -35,7 +35,7 @@ use crate::steps::announce;
 use crate::touched::Touched;
 use crate::{audit, inherit};
 
-/// Between a worker's order and its entering pytest only our own code runs: a few
+/// Between a worker's order and its being the caller's process only our own code runs: a few
 /// milliseconds on an idle machine. What takes a thousand times as long is stuck.
 const WATCHDOG: Duration = Duration::from_secs(5);
 
@@ -415,9 +415,12 @@ impl Loop<'_> {
                 self.enter(worker, *pid);
             }
             if worker.alive.is_some() && now >= worker.deadline {
-                worker.stuck = true;
-                process::kill_group(*pid);
                 worker.deadline = now + WATCHDOG;
+                // What follows is pytest's own reading of the arguments, be they thousands.
+                if worker.page.inherited_at() == 0 {
+                    worker.stuck = true;
+                    process::kill_group(*pid);
+                }
             }
             let Some(client) = worker.client.as_mut() else {
                 continue;
