@@ -2,7 +2,7 @@
 
 The commands are `pyseidon-test` (in place of `pytest`) and `pyseidon-daemon` (looks after what
 runs in the background). This package is the Python half of a zygote; it is never imported in a
-test run, unless by the tests themselves.
+test run, unless by the tests themselves or for `pyseidon-daemon verify`.
 
 - `boot`: starts a zygote and runs the `pytest` script in it
 - `park`: where a zygote parks, and what its children go on with
@@ -15,6 +15,7 @@ test run, unless by the tests themselves.
 - `observe`: what a zygote read on its way
 - `bytecode`: byte code that a plain run would have left behind
 - `refresh`: what a child must draw anew
+- `witness`: a plugin that says what a run saw
 """
 
 __version__ = "0.1.0"

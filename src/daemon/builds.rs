@@ -19,6 +19,9 @@ use crate::protocol::{Order, Run};
 use crate::trace::{Mismatch, Trace};
 use crate::transport::Connection;
 
+/// How it begins that there is no P0 where one is to come.
+pub(super) const NOT_YET: &str = "not prepared yet";
+
 /// A save touches several files, a checkout touches many; a build in between would be wasted.
 pub(super) const CHANGE_PAUSE: Duration = Duration::from_millis(200);
 pub(super) const CHANGE_PATIENCE: Duration = Duration::from_secs(10);
@@ -89,8 +92,8 @@ impl Dispatcher {
             return "what was prepared for these options never fitted".into();
         }
         match &record.grow {
-            Some(want) => format!("not prepared yet: {}", want.why),
-            None => "not prepared yet".into(),
+            Some(want) => format!("{NOT_YET}: {}", want.why),
+            None => NOT_YET.into(),
         }
     }
 

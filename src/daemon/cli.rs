@@ -2,18 +2,35 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
 use super::commands::{self, Lines, Whose};
+use super::verify::{self, verify};
 use super::{Options, run};
 
 const EXIT_STATUS: &str = "\
 Exit status:
   0    done (`stop`: also when nothing was running)
-  1    it could not be done: the reason is on stderr
-  2    wrong usage
+  1    it could not be done: the reason is on stderr; `verify`: there is a difference
+  2    wrong usage; `verify`: it could not be judged
   3    `status`: no daemon is running; `log`: there is no log";
+
+const ABOUT_VERIFY: &str = "\
+Run tests by plain pytest and by pyseidon-test, and compare all that they show.
+
+The selection is EXECUTED SEVERAL TIMES, one after the other in this directory: five times as a \
+rule (three times plainly, then cold and warm), once or twice more while a checkpoint is being \
+prepared, and two to four times more if a difference is found, to see whether it stays. What plain \
+pytest itself does differently from run to run is no difference.
+
+Compared are exit status, outcomes with their texts, order, warnings, imported modules and their \
+order, what modules hold, stdout, stderr, and the files written below the project's root; times, \
+addresses, process numbers and temporary directories are masked. Every run has no input, \
+`-p pyseidon.witness` before its arguments, and PYTHONHASHSEED=0 unless you have set it.
+
+All that follows the options above goes to pytest; after `--`, everything.";
 
 /// Looks after the processes that keep pytest warm.
 ///
@@ -56,6 +73,26 @@ enum Command {
         #[arg(short, long)]
         follow: bool,
     },
+    /// Run tests plainly and warm, and compare.
+    #[command(long_about = ABOUT_VERIFY)]
+    Verify {
+        /// Show what the runs print.
+        #[arg(long)]
+        show: bool,
+        /// For tools: one document on stdout.
+        #[arg(long)]
+        json: bool,
+        /// How long the daemon may take to prepare, in all.
+        #[arg(long, value_name = "SECONDS", default_value = "60")]
+        wait: u64,
+        /// The selection, as for pytest.
+        #[arg(
+            value_name = "PYTEST ARGS",
+            trailing_var_arg = true,
+            allow_hyphen_values = true
+        )]
+        arguments: Vec<OsString>,
+    },
     /// Be the daemon.
     #[command(hide = true)]
     Run(RunArgs),
@@ -86,6 +123,17 @@ pub fn main() -> i32 {
         Command::Stop { all } => commands::stop(whose(all)),
         Command::Restart => commands::restart(),
         Command::Log { lines, follow } => commands::log(lines, follow),
+        Command::Verify {
+            show,
+            json,
+            wait,
+            arguments,
+        } => Ok(verify(&verify::Options {
+            arguments,
+            show,
+            json,
+            wait: Duration::from_secs(wait),
+        })),
         Command::Run(args) => Ok(run(&Options {
             ready_fd: args.ready_fd,
             root: args.root,

@@ -110,11 +110,11 @@ impl Found {
     }
 }
 
-fn env(name: &str) -> Option<std::ffi::OsString> {
+pub(super) fn env(name: &str) -> Option<std::ffi::OsString> {
     std::env::var_os(name)
 }
 
-fn here() -> Result<PathBuf> {
+pub(super) fn here() -> Result<PathBuf> {
     std::env::current_dir().doing(|| "looking up the working directory".into())
 }
 
@@ -167,7 +167,7 @@ fn complain(error: &Error) -> bool {
     true
 }
 
-fn print(text: &str) {
+pub(super) fn print(text: &str) {
     // Somebody closed the pipe: they have seen enough.
     let _ = io::stdout().write_all(text.as_bytes());
 }
@@ -190,10 +190,7 @@ pub fn status(whose: Whose, json: bool) -> Result<i32> {
         let colour = console::colors_enabled();
         for (at, text) in documents.iter().enumerate() {
             let Ok(document) = serde_json::from_str::<Document>(text) else {
-                trouble = complain(&Error::Other(
-                    "a daemon of another build of pyseidon answered\n\nhint: `pyseidon-daemon restart`"
-                        .into(),
-                ));
+                trouble = complain(&other_build());
                 continue;
             };
             if at > 0 {
@@ -207,6 +204,32 @@ pub fn status(whose: Whose, json: bool) -> Result<i32> {
         (false, true) => NOT_RUNNING,
         (false, false) => 0,
     })
+}
+
+/// What the daemons of the project that the working directory belongs to say of themselves.
+///
+/// An error if one cannot be asked; the reasons are on stderr then.
+pub(super) fn documents() -> Result<Vec<Document>> {
+    let Search { found, trouble } = find(Whose::Project)?;
+    if trouble {
+        return Err(Error::Other(
+            "a daemon of this project cannot be asked".into(),
+        ));
+    }
+    let mut documents = Vec::new();
+    for mut daemon in found {
+        let Some(text) = document(&mut daemon)? else {
+            continue;
+        };
+        documents.push(serde_json::from_str(&text).map_err(|_| other_build())?);
+    }
+    Ok(documents)
+}
+
+fn other_build() -> Error {
+    Error::Other(
+        "a daemon of another build of pyseidon answered\n\nhint: `pyseidon-daemon restart`".into(),
+    )
 }
 
 /// What a daemon says of itself; `None` if it left at this moment.
@@ -273,37 +296,45 @@ fn stop_all(search: Search) -> i32 {
 
 /// `start`. Says so if one is running already.
 pub fn start() -> Result<i32> {
+    calling(|caller| {
+        let environment = find_script(caller)
+            .and_then(|script| Environment::of(script, caller))
+            .map_err(Error::Other)?;
+        let binaries = caller.exe.parent().unwrap_or(Path::new("/"));
+        let key = key(&environment, caller.cwd, binaries, &Attributes::read()?);
+        let root = environment.root.display().to_string();
+        let daemon = Daemon {
+            environment: &environment,
+            key: &key,
+            // It is not to be called.
+            socket: Path::new(""),
+            script: caller.cwd.join(&environment.script),
+            program: caller.exe.to_path_buf(),
+        };
+        match daemon.spawn()? {
+            Readiness::Ready => print(&format!("started a daemon for `{root}`\n")),
+            Readiness::AlreadyRunning => {
+                print(&format!("a daemon is running for `{root}` already\n"));
+            }
+            Readiness::Failed(why) => {
+                return Err(Error::Other(format!("the daemon could not start: {why}")));
+            }
+        }
+        Ok(0)
+    })
+}
+
+/// Calls `with` with what the search for an environment's script depends on.
+pub(super) fn calling<T>(with: impl FnOnce(&Caller<'_>) -> Result<T>) -> Result<T> {
     let cwd = here()?;
     let exe = std::env::current_exe().doing(|| "finding this program".into())?;
     let argv0 = std::env::args_os().next().unwrap_or_default();
-    let caller = Caller {
+    with(&Caller {
         argv0: &argv0,
         env: &env,
         cwd: &cwd,
         exe: &exe,
-    };
-    let environment = find_script(&caller)
-        .and_then(|script| Environment::of(script, &caller))
-        .map_err(Error::Other)?;
-    let binaries = exe.parent().unwrap_or(Path::new("/"));
-    let key = key(&environment, &cwd, binaries, &Attributes::read()?);
-    let root = environment.root.display().to_string();
-    let daemon = Daemon {
-        environment: &environment,
-        key: &key,
-        // It is not to be called.
-        socket: Path::new(""),
-        script: cwd.join(&environment.script),
-        program: exe.clone(),
-    };
-    match daemon.spawn()? {
-        Readiness::Ready => print(&format!("started a daemon for `{root}`\n")),
-        Readiness::AlreadyRunning => print(&format!("a daemon is running for `{root}` already\n")),
-        Readiness::Failed(why) => {
-            return Err(Error::Other(format!("the daemon could not start: {why}")));
-        }
-    }
-    Ok(0)
+    })
 }
 
 /// `restart`.

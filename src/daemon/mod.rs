@@ -18,6 +18,7 @@
 //! - [`choose`]: which checkpoint for a run · [`shape`]: what decides it
 //! - [`watcher`]: hints that something changed · [`settings`] · [`learned`]: what persists
 //! - [`history`], [`status`], [`log`], [`commands`], [`cli`]: what people see
+//! - [`verify`]: is it the tool? · [`outlook`]: what it asks a daemon
 //! - `elsewhere`: stands in for this file on other systems than Linux
 //!
 //! It never forks Python and holds no descriptor of a client once its run has begun.
@@ -34,6 +35,7 @@ mod history;
 mod learned;
 mod log;
 mod outcomes;
+mod outlook;
 mod parcel;
 mod root;
 mod roots;
@@ -45,6 +47,7 @@ mod status;
 mod supervisor;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod watcher;
 
 pub use cli::main;

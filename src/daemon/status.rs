@@ -21,8 +21,8 @@ const VERSION: u32 = 1;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Document {
     version: u32,
-    project: PathBuf,
-    script: PathBuf,
+    pub(super) project: PathBuf,
+    pub(super) script: PathBuf,
     python: PathBuf,
     pid: u32,
     pss_kib: Option<u64>,
@@ -37,38 +37,38 @@ pub(super) struct Document {
     warnings: Vec<String>,
     /// Command lines of which it is known what they import.
     recordings: usize,
-    roots: Vec<RootStatus>,
-    runs: Vec<Record>,
+    pub(super) roots: Vec<RootStatus>,
+    pub(super) runs: Vec<Record>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct RootStatus {
+pub(super) struct RootStatus {
     id: String,
     /// `ready`, `building`, `failed` or `waiting`.
-    state: String,
-    why: Option<String>,
+    pub(super) state: String,
+    pub(super) why: Option<String>,
     /// What a failed start printed.
-    output: Option<String>,
+    pub(super) output: Option<String>,
     runs_with_this_hash_seed: u32,
-    processes: Vec<ProcessStatus>,
+    pub(super) processes: Vec<ProcessStatus>,
     /// Kinds of runs for which no checkpoint is prepared.
-    unprepared: Vec<Unprepared>,
+    pub(super) unprepared: Vec<Unprepared>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Unprepared {
+pub(super) struct Unprepared {
     shape: String,
-    why: String,
-    output: Option<String>,
+    pub(super) why: String,
+    pub(super) output: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct ProcessStatus {
+pub(super) struct ProcessStatus {
     /// `Z0` or `P0`.
     level: String,
     pid: Option<i32>,
     /// `starting`, `ready`, `replacement` or `leaving`.
-    state: String,
+    pub(super) state: String,
     /// Why it leaves.
     why: Option<String>,
     /// Proportional set size: shared pages count by the share.
