@@ -1,4 +1,4 @@
-"""`pyseidon-daemon verify`: is it the tool? Real projects, the installed wheel."""
+"""`pyseidon-daemon verify` and `last`: is it the tool? Real projects, the installed wheel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .harness.sandbox import Sandbox
 
 pytestmark = [pytest.mark.product, pytest.mark.timeout(240)]
 
-SAME, DIFFERENT, UNJUDGED = 0, 1, 2
+SAME, DIFFERENT, UNJUDGED, NOTHING = 0, 1, 2, 3
 
 # All that a run can show, and nothing that differs.
 BUSY = """
@@ -238,9 +238,10 @@ def test_what_pytest_refuses_is_the_same_each_time(project: Sandbox) -> None:
 
 
 def test_wrong_usage(project: Sandbox) -> None:
-    done = project.daemon.command("verify", "--wait", "soon")
-    assert done.returncode == 2, done
-    assert done.stderr.startswith("error: "), done
+    for arguments in (["verify", "--wait", "soon"], ["last", "--warm"]):
+        done = project.daemon.command(*arguments)
+        assert done.returncode == 2, done
+        assert done.stderr.startswith("error: "), done
 
 
 def test_help_says_that_tests_are_run_often(project: Sandbox) -> None:
@@ -257,3 +258,72 @@ def test_an_interrupt_ends_it_in_good_order(project: Sandbox) -> None:
     outcome = project.finish(process)
     assert outcome.status == -signal.SIGINT, outcome
     assert_left_nothing(project)
+
+
+# ---------------------------------------------------------------------------- last
+
+
+def last(sandbox: Sandbox, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return sandbox.daemon.command("last", *arguments)
+
+
+def test_no_run_yet(project: Sandbox) -> None:
+    for arguments in ([], ["--plain"]):
+        done = last(project, *arguments)
+        assert (done.returncode, done.stdout) == (NOTHING, ""), done
+        assert done.stderr.startswith("error: no run is known for `")
+        assert "\n\nhint: `pyseidon-test`" in done.stderr
+
+
+def test_the_last_run_is_told_in_one_line(project: Sandbox) -> None:
+    project.warm_up()
+    project.warm("-k", "test_a")
+    done = last(project)
+    assert (done.returncode, done.stderr) == (0, ""), done
+    [line] = done.stdout.splitlines()
+    for part in ["warm P0", "exit 0, short exit", "-k test_a"]:
+        assert part in line
+
+
+def test_the_last_run_again_by_plain_pytest(project: Sandbox) -> None:
+    project.warm_up()
+    project.warm("-k", "test_a")
+    done = last(project, "--plain")
+    assert done.returncode == 0, done
+    assert "1 passed" in done.stdout
+    assert done.stderr == "plain pytest ended as the warm run did: exit 0\n"
+    # It did not count itself.
+    assert project.last_run().argv == ["-k", "test_a"]
+
+    project.write("test_a.py", "def test_a():\n    assert 0\n")
+    done = last(project, "--plain")
+    assert done.returncode == DIFFERENT, done
+    assert "1 failed" in done.stdout
+    expected = "plain pytest ended otherwise than the warm run: exit 1, not exit 0\n\nhint: "
+    assert done.stderr.startswith(expected), done
+    assert "`pyseidon-daemon verify -- -k test_a`" in done.stderr
+
+
+def test_a_red_run_that_stays_red(project: Sandbox) -> None:
+    project.write("test_a.py", "def test_a():\n    assert 0\n")
+    project.warm_up()
+    project.warm()
+    done = last(project, "--plain")
+    assert done.returncode == 0, done
+    assert done.stderr == "plain pytest ended as the warm run did: exit 1\n"
+
+
+def test_a_plain_run_has_nothing_to_compare_with(project: Sandbox) -> None:
+    project.first()
+    done = last(project, "--plain")
+    assert (done.returncode, done.stdout) == (UNJUDGED, ""), done
+    assert done.stderr.startswith("error: the last run was plain pytest already"), done
+
+
+def test_arguments_that_are_not_known_exactly(project: Sandbox) -> None:
+    odd = os.fsdecode(b"--deselect=\xff")
+    project.warm_up(odd)
+    project.warm(odd)
+    done = last(project, "--plain")
+    assert (done.returncode, done.stdout) == (UNJUDGED, ""), done
+    assert "an argument that is not UTF-8" in done.stderr

@@ -7,15 +7,16 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use super::commands::{self, Lines, Whose};
+use super::last::last;
 use super::verify::{self, verify};
 use super::{Options, run};
 
 const EXIT_STATUS: &str = "\
 Exit status:
   0    done (`stop`: also when nothing was running)
-  1    it could not be done: the reason is on stderr; `verify`: there is a difference
-  2    wrong usage; `verify`: it could not be judged
-  3    `status`: no daemon is running; `log`: there is no log";
+  1    it could not be done: the reason is on stderr; `verify`, `last --plain`: there is a difference
+  2    wrong usage; `verify`, `last --plain`: it could not be judged
+  3    `status`: no daemon is running; `log`: there is no log; `last`: no run is known";
 
 const ABOUT_VERIFY: &str = "\
 Run tests by plain pytest and by pyseidon-test, and compare all that they show.
@@ -93,6 +94,12 @@ enum Command {
         )]
         arguments: Vec<OsString>,
     },
+    /// Show the project's last run and how it ended.
+    Last {
+        /// Run it again by plain pytest, and say whether that ends with the same status.
+        #[arg(long)]
+        plain: bool,
+    },
     /// Be the daemon.
     #[command(hide = true)]
     Run(RunArgs),
@@ -134,6 +141,7 @@ pub fn main() -> i32 {
             json,
             wait: Duration::from_secs(wait),
         })),
+        Command::Last { plain } => Ok(last(plain)),
         Command::Run(args) => Ok(run(&Options {
             ready_fd: args.ready_fd,
             root: args.root,

@@ -18,7 +18,7 @@
 //! - [`choose`]: which checkpoint for a run · [`shape`]: what decides it
 //! - [`watcher`]: hints that something changed · [`settings`] · [`learned`]: what persists
 //! - [`history`], [`status`], [`log`], [`commands`], [`cli`]: what people see
-//! - [`verify`]: is it the tool? · [`outlook`]: what it asks a daemon
+//! - [`verify`], [`last`]: is it the tool? · [`outlook`]: what they ask a daemon
 //! - `elsewhere`: stands in for this file on other systems than Linux
 //!
 //! It never forks Python and holds no descriptor of a client once its run has begun.
@@ -32,6 +32,7 @@ pub mod commands;
 mod dispatcher;
 mod door;
 mod history;
+mod last;
 mod learned;
 mod log;
 mod outcomes;

@@ -329,7 +329,7 @@ fn show_output(out: &mut String, output: Option<&str>, dim: &Style) {
     }
 }
 
-fn render_run(run: &Record, out: &mut String, now: f64, dim: &Style) {
+pub(super) fn render_run(run: &Record, out: &mut String, now: f64, dim: &Style) {
     let how = match &run.checkpoint {
         Some(level) => format!("warm {level}"),
         None => "plain".into(),

@@ -14,7 +14,7 @@
 //! - [`interrupt`]: leaving in good order
 
 mod compare;
-mod interrupt;
+pub(super) mod interrupt;
 mod mask;
 mod report;
 mod runs;
@@ -28,11 +28,12 @@ use super::outlook::Outlook;
 use crate::error::{Error, Result};
 use compare::{Finding, compare};
 use runs::{How, Seen, Selection};
+pub(super) use runs::{command_line, told_status};
 
 /// No difference; some; it could not be judged. As `diff` has it.
 const SAME: i32 = 0;
 const DIFFERENT: i32 = 1;
-const UNJUDGED: i32 = 2;
+pub(super) const UNJUDGED: i32 = 2;
 
 /// A cold run, one from a Z0 while the P0 grows, and as many again for an edit meanwhile. A run
 /// that is served in the same way for the same reason twice ends the attempts before.

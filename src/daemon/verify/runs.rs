@@ -337,6 +337,20 @@ impl Warning {
     }
 }
 
+/// For messages: how a program is called on a command line.
+pub(in crate::daemon) fn command_line(words: &[OsString]) -> String {
+    let quoted = |word: &OsString| {
+        let text = word.to_string_lossy();
+        let is_plain = |c: char| c.is_alphanumeric() || "-_./:=,@%+[]".contains(c);
+        if !text.is_empty() && text.chars().all(is_plain) {
+            text.into_owned()
+        } else {
+            format!("'{}'", text.replace('\'', r"'\''"))
+        }
+    };
+    words.iter().map(quoted).collect::<Vec<_>>().join(" ")
+}
+
 /// Whether plain pytest is asked for in a way that [`How::Warm`] does not overrule.
 pub(super) fn random_seed() -> bool {
     env(SEED.0).as_deref() == Some(OsStr::new("random"))
