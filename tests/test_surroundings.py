@@ -21,6 +21,20 @@ WHERE = """
         assert 0
     """
 
+MAIN = """
+    import __main__
+    import sys
+
+    def test_main():
+        frame = sys._getframe()
+        while frame.f_back:
+            frame = frame.f_back
+        print(__main__.__file__, __main__.__loader__.path, frame.f_code.co_filename)
+        print(sys.argv, getattr(sys, "orig_argv", None))
+        print([path for path in sys.path_importer_cache if path.endswith("pytest")])
+        assert 0
+    """
+
 
 def test_directory_by_a_link(sandbox: Sandbox) -> None:
     """The shell's idea of where it is (`PWD`) and the kernel's both arrive."""
@@ -45,6 +59,7 @@ def test_commands_by_another_spelling(sandbox: Sandbox, spelled: str) -> None:
     (sandbox.base / "env").symlink_to(sandbox.environment.root)
     (sandbox.project / "link").symlink_to(sandbox.environment.root)
     sandbox.write("test_where.py", WHERE)
+    sandbox.write("test_main.py", MAIN)
     spelled = spelled.format(up="..", base=sandbox.base)
 
     def run(name: str) -> Outcome:

@@ -48,13 +48,15 @@ def begin(control, script, write_bytecode):
     if not getattr(sys.flags, "safe_path", False):
         sys.path.insert(0, os.path.dirname(os.path.realpath(script)))
     texts = observe.startup_texts()
+    # As the interpreter does it: all but the arguments have the file's place, not put straight.
+    place = script if script.startswith("/") else f"{os.getcwd()}/{script}"
     with open(script, "rb") as file:
-        code = compile(file.read(), script, "exec", dont_inherit=True)
-    namespace = main_namespace(script)
+        code = compile(file.read(), place, "exec", dont_inherit=True)
+    namespace = main_namespace(place)
     _zygote.watch()
     observe.start(texts, [os.path.abspath(script), *observe.interpreter_files()])
     # Where the interpreter asked whether the script is a directory or an archive.
-    sys.path_importer_cache[script] = None
+    sys.path_importer_cache[place] = None
     natural = builtins.__import__
 
     def imported():
