@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from typing import Any
 
 import pytest
 
-from .harness.environments import environment
+from .harness.environments import Environment, environment
 from .harness.sandbox import Sandbox
 
 pytestmark = [pytest.mark.product, pytest.mark.timeout(240)]
@@ -222,6 +223,15 @@ def test_a_start_that_fails_is_told(project: Sandbox, own_sandbox: Sandbox) -> N
     assert "could not be judged" in done.stderr and "sitecustomize.py" in done.stderr, done
 
 
+def test_an_environment_without_pyseidon_cannot_be_judged(
+    project: Sandbox, own_environment: Environment
+) -> None:
+    shutil.rmtree(own_environment.site_packages / "pyseidon")
+    done = verify(project, env={"PYSEIDON_PYTHON": str(own_environment.python)})
+    assert done.returncode == UNJUDGED, done
+    assert "the package `pyseidon` is not installed for" in done.stderr
+
+
 def test_other_pytests(new_sandbox) -> None:
     for version in ("7.4.4", "8.3.5"):
         sandbox = new_sandbox(environment(pytest=version))
@@ -234,7 +244,7 @@ def test_other_pytests(new_sandbox) -> None:
 def test_what_pytest_refuses_is_the_same_each_time(project: Sandbox) -> None:
     done = verify(project, "--no-such-option")
     assert done.returncode == SAME, done
-    assert done.stdout.startswith("no difference: exit 4, 0 tests, "), done
+    assert done.stdout.startswith("no difference: exit 4, before pytest's end, 0 tests, "), done
 
 
 def test_wrong_usage(project: Sandbox) -> None:

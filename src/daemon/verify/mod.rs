@@ -68,6 +68,7 @@ struct Verdict {
     why: Option<String>,
     /// How plain pytest ended, as `waitpid` has it.
     status: i32,
+    witnessed: bool,
     tests: usize,
 }
 
@@ -128,7 +129,7 @@ impl Play {
         let (checkpoint, why) = record.map_or((None, None), |record| {
             (record.checkpoint.clone(), record.why.clone())
         });
-        let (status, tests) = (first.status, first.tests);
+        let (status, witnessed, tests) = (first.status, first.witnessed, first.tests);
         let mut plain = vec![first.facts, self.plain("to compare with")?.facts];
         let mut warm = vec![warm.facts];
         let mut findings = compare(&plain, &warm);
@@ -148,6 +149,7 @@ impl Play {
             checkpoint: checkpoint.unwrap_or_default(),
             why,
             status,
+            witnessed,
             tests,
         })
     }

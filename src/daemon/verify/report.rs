@@ -95,7 +95,7 @@ pub(super) fn print(verdict: &Verdict, executions: usize) {
     };
     let told = format!("{tests}, {executions} runs, {served}");
     if !verdict.differs() {
-        let end = told_status(verdict.status, true);
+        let end = told_status(verdict.status, verdict.witnessed);
         return commands::print(&format!("no difference: {end}, {told}\n"));
     }
     let bold = Style::new().bold().force_styling(console::colors_enabled());

@@ -36,6 +36,8 @@ pub(super) struct Seen {
     pub(super) facts: Facts,
     /// As `waitpid` has it.
     pub(super) status: i32,
+    /// Whether it came to pytest's end: without that there is less to compare.
+    pub(super) witnessed: bool,
     /// Tests that were called.
     pub(super) tests: usize,
     /// What the daemon knows of it; `None` for a plain run, or if it never came to a daemon.
@@ -145,14 +147,23 @@ impl Selection {
             (Group::Stderr, Aspect::Text(mask(&stderr))),
             (Group::Files, Aspect::Map(tree.changes())),
         ]);
+        let witnessed = witness.is_some();
         let tests = witness.as_ref().map_or(0, Witness::tests);
         if let Some(witness) = witness {
             witness.tell(&mut facts);
         }
-        let excuse = |line: &str| Some(line.strip_prefix("pyseidon: ")?.to_owned());
+        let excuse = |line: &str| {
+            let said = line.strip_prefix("pyseidon: ")?;
+            Some(
+                said.strip_prefix("running plain pytest: ")
+                    .unwrap_or(said)
+                    .to_owned(),
+            )
+        };
         Ok(Seen {
             facts,
             status,
+            witnessed,
             tests,
             record,
             excuse: stderr.lines().find_map(excuse),
