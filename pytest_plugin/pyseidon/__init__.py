@@ -10,7 +10,7 @@ test run, unless by the tests themselves or for `pyseidon-daemon verify`.
 - `arguments`: lets a child parked inside pytest go on with the caller's arguments
 - `ahead`: an import that every run makes late, made before the fork and hidden until then
 - `effects`: what an import does while it is made; `world`: what it changed
-- `adoption`: gives a run what was imported ahead
+- `adoption`: gives a run what was imported ahead; `unpatched`: whether what that used was patched
 - `forget`: takes away modules that we needed before pytest did
 - `observe`: what a zygote read on its way
 - `bytecode`: byte code that a plain run would have left behind
