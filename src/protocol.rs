@@ -92,7 +92,8 @@ pub enum Request {
     Run(Box<Run>),
     /// Answered by `Reply::Status`.
     Status,
-    /// Finish what runs, take nothing new, exit. Answered by `Reply::Done` before the exit.
+    /// Take nothing new, let go of what waits, exit. Answered by `Reply::Done` as the last thing:
+    /// what has not to see a run to its end is gone then.
     Stop,
 }
 

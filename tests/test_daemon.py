@@ -12,7 +12,7 @@ import pytest
 
 from .harness.daemon import processes_with
 from .harness.outcome import assert_same
-from .harness.rendezvous import Process, eventually
+from .harness.rendezvous import PATIENCE, Process, eventually
 from .harness.sandbox import Sandbox
 
 pytestmark = pytest.mark.product
@@ -79,13 +79,17 @@ def test_two_projects_have_two_daemons(warm: Sandbox) -> None:
 
 
 def test_stop_ends_every_process(warm: Sandbox) -> None:
-    processes = [Process(pid) for pid in warm.daemon.status().pids]
-    assert len(processes) >= 3
-    socket = warm.daemon.status().socket
+    """They are gone when it returns, standbys included."""
+    status = warm.daemon.status()
+    pids = [*status.pids, *(c.standby for c in status.checkpoints if c.standby)]
+    processes = [Process(pid) for pid in pids]
+    assert len(processes) >= 5
+    socket = status.socket
     warm.daemon.stop()
     for process in processes:
         with process:
-            process.wait_gone()
+            # The daemon reaps them, and is itself reaped by others.
+            process.wait_gone(timeout=0 if process.pid != status.pid else PATIENCE)
     eventually(lambda: not processes_with(str(warm.runtime)), "no process")
     assert not socket.exists()
     assert warm.daemon.all() == []

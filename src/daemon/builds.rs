@@ -328,7 +328,10 @@ impl Dispatcher {
 
     /// Lets go of zygotes that have nothing to do any more. They exit when they notice.
     pub(super) fn drop_spent(&mut self) {
-        self.zygotes.retain(|_, zygote| !zygote.is_spent());
+        // When the daemon goes, their ends are waited for.
+        if !self.is_closing() {
+            self.zygotes.retain(|_, zygote| !zygote.is_spent());
+        }
     }
 
     pub(super) fn update_watches(&mut self) {

@@ -395,16 +395,9 @@ impl Dispatcher {
         for zygote in self
             .zygotes
             .values_mut()
-            .filter(|zygote| zygote.is_starting())
+            .filter(|zygote| zygote.is_starting() || zygote.runs.is_empty())
         {
             zygote.end("the daemon goes");
-        }
-        for connection in self
-            .closing
-            .iter_mut()
-            .flat_map(|closing| closing.asked.drain(..))
-        {
-            let _ = connection.send(&Reply::Done, &[]);
         }
     }
 
@@ -418,18 +411,21 @@ impl Dispatcher {
             .runs
             .values()
             .any(|run| matches!(run.stage, Stage::Serving { .. }));
-        // A builder that cannot be ended yet would go on for ever if it hangs.
-        let building = self
-            .zygotes
-            .values()
-            .any(|zygote| !zygote.is_ready() && zygote.is_stranger());
-        (self.clients.is_empty() && !handing_over && !building)
+        // Of the others the ends of their channels are still to come: who asked for this waits for
+        // all that goes. (A builder that cannot be ended yet would go on for ever if it hangs.)
+        let leaving = self.zygotes.values().any(|zygote| zygote.runs.is_empty());
+        (self.clients.is_empty() && !handing_over && !leaving)
             || now >= closing.since + CLOSING_LIMIT
     }
 
-    /// Saves what is not saved yet.
+    /// Saves what is not saved yet, and tells those who asked for the end.
     pub(super) fn finish(&mut self) {
         self.learned.save();
+        tracing::info!("pid {} is gone", std::process::id());
+        let asked = self.closing.iter_mut().map(|closing| &mut closing.asked);
+        for connection in asked.flat_map(|asked| asked.drain(..)) {
+            let _ = connection.send(&Reply::Done, &[]);
+        }
     }
 
     /// All that the loop has to listen to.

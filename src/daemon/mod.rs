@@ -251,7 +251,6 @@ impl Server {
     fn serve(mut self) {
         while !self.turn(Instant::now) {}
         self.dispatcher.finish();
-        tracing::info!("pid {} is gone", std::process::id());
     }
 
     /// Waits for something to happen or to be due, and sees to it. True at the end.

@@ -108,11 +108,6 @@ impl Bench {
         }
     }
 
-    pub(super) fn turn(&mut self) {
-        let ahead = self.ahead;
-        self.done |= self.server.turn(|| Instant::now() + ahead);
-    }
-
     pub(super) fn until(&mut self, what: &str, mut condition: impl FnMut(&mut Self) -> bool) {
         let limit = Instant::now() + PATIENCE;
         while !condition(self) {
@@ -129,7 +124,10 @@ impl Bench {
             self.server.dispatcher.handle(event, now);
         }
         self.server.dispatcher.tick(now);
-        self.done |= self.server.dispatcher.is_done(now);
+        if self.server.dispatcher.is_done(now) {
+            self.server.dispatcher.finish();
+            self.done = true;
+        }
     }
 
     pub(super) fn event(&mut self, event: Event) {

@@ -317,7 +317,11 @@ impl Loop<'_> {
     /// Takes nothing new from here on.
     fn leave(&mut self) {
         self.leaving = true;
-        self.standby = None;
+        if let Some(standby) = self.standby.take() {
+            // Whoever waits for the end of this process waits for the whole of it.
+            process::kill_group(standby.pid);
+            process::wait_for(standby.pid);
+        }
     }
 
     fn died(&self, id: u64, reason: &str) {
