@@ -256,7 +256,7 @@ def test_what_hypothesis_itself_does_is_the_same(sandbox: Sandbox) -> None:
             id="a counter",
         ),
         pytest.param(
-            "import hypothesis.internal.observability",
+            "def pytest_configure(): import hypothesis.internal.observability",
             "is imported by",
             id="imported by a conftest",
         ),

@@ -40,11 +40,11 @@ def make_warm(sandbox: Sandbox) -> None:
 
 
 def standby(sandbox: Sandbox) -> int:
-    """The process that waits for the next run, which the P0 will serve."""
+    """The process that waits for the next run, which the deepest checkpoint will serve."""
 
     def found() -> int | None:
-        [p0] = sandbox.daemon.status().ready("P0")
-        return p0.standby
+        [deepest] = sandbox.daemon.status().deepest()
+        return deepest.standby
 
     eventually(lambda: found() is not None, "a standby")
     pid = found()
@@ -104,8 +104,8 @@ def test_one_that_is_ended_or_stopped_is_replaced(warm: Sandbox, how: signal.Sig
     with Process(former) as process:
         process.kill(how)
         process.wait_gone()
-    [p0] = warm.daemon.status().ready("P0")
-    assert p0.standby is None
+    [deepest] = warm.daemon.status().deepest()
+    assert deepest.standby is None
     warm.same_warm()
     assert standby(warm) != former
     warm.same_warm()
@@ -113,9 +113,9 @@ def test_one_that_is_ended_or_stopped_is_replaced(warm: Sandbox, how: signal.Sig
 
 def test_it_goes_with_its_zygote(warm: Sandbox) -> None:
     """Also one that cannot read that its channel has ended."""
-    [p0] = warm.daemon.status().ready("P0")
-    assert p0.pid
-    with Process(standby(warm)) as waiting, Process(p0.pid) as zygote:
+    [deepest] = warm.daemon.status().deepest()
+    assert deepest.pid
+    with Process(standby(warm)) as waiting, Process(deepest.pid) as zygote:
         # The zygote is stopped first: it would end it.
         zygote.kill(signal.SIGSTOP)
         waiting.kill(signal.SIGSTOP)

@@ -110,7 +110,7 @@ def test_no_difference_is_one_line(project: Sandbox) -> None:
     assert (done.returncode, done.stderr) == (SAME, ""), done
     [line] = done.stdout.splitlines()
     assert line.startswith("no difference: exit 1, 4 tests, "), line
-    assert line.endswith(" runs, served warm from P0"), line
+    assert line.endswith(" runs, served warm from Z2"), line
     assert_left_nothing(project)
     # It was the last thing that ran, and in the caller's directory.
     assert (project.project / "written.txt").exists()
@@ -120,7 +120,7 @@ def test_the_environment_may_forbid_warm_runs(project: Sandbox) -> None:
     for env in ({"PYSEIDON": "0"}, {"CI": "true", "PYSEIDON": None}):
         done = verify(project, env=env)
         assert done.returncode == SAME, done
-        assert "served warm from P0" in done.stdout
+        assert "served warm from Z2" in done.stdout
 
 
 def test_runs_are_shown_when_asked_for(project: Sandbox) -> None:
@@ -135,6 +135,7 @@ def test_every_kind_of_difference_is_found(project: Sandbox) -> None:
     project.write("conftest.py", IS_PLAIN)
     project.write("test_a.py", FOLLOWS)
     found = verdict(project)
+    # The conftest asks for the process's identity, so it is in no checkpoint.
     assert found["checkpoint"] == "P0"
     told = differences(found)
     assert told["exit status"] == ["the run: plain `exit 0`, warm `exit 1`"]
@@ -291,7 +292,7 @@ def test_the_last_run_is_told_in_one_line(project: Sandbox) -> None:
     done = last(project)
     assert (done.returncode, done.stderr) == (0, ""), done
     [line] = done.stdout.splitlines()
-    for part in ["warm P0", "exit 0, short exit", "-k test_a"]:
+    for part in ["warm Z2", "exit 0, short exit", "-k test_a"]:
         assert part in line
 
 

@@ -48,11 +48,12 @@ STOP = GeneratorExit("the arguments are read")
 class Prepared:
     """A parked `Config`, and a fresh one to read the caller's arguments with."""
 
-    def __init__(self, config, early, fresh, all_loaded):
+    def __init__(self, config, early, fresh, all_loaded, defaults):
         self.config = config
         self.early = early
         self.fresh = fresh
         self.all_loaded = all_loaded
+        self.defaults = defaults
 
     def take(self, args):
         """Puts the caller's arguments in; `args` is the list that pytest's frames hold.
@@ -82,7 +83,7 @@ class Prepared:
             # The second reading is still to come.
             config.known_args_namespace = fresh.known_args_namespace
             return None
-        base = config.option if reads_defaults_again() else fresh.known_args_namespace
+        base = self.defaults if reads_defaults_again() else fresh.known_args_namespace
         namespace = config._parser.parse_known_args(args, namespace=copy.copy(base))
         if namespace.confcutdir is None:
             inipath = config.inipath
@@ -92,15 +93,17 @@ class Prepared:
         return None
 
 
-def prepare(config, argv, all_loaded):
+def prepare(config, argv, all_loaded, defaults=None):
     """Before parking: what the parked `config` was made from, and a fresh one.
 
     `argv` is what the parked run was given; `all_loaded` whether it parks after the second
-    reading of the arguments, the one that knows the plugins' options.
+    reading of the arguments, the one that knows the plugins' options; `defaults` the options'
+    values before that reading, if others have come since.
     """
     first = fresh_config(argv)
     read_arguments(first, argv)
-    return Prepared(config, early_options(first), fresh_config(argv), all_loaded)
+    early, fresh = early_options(first), fresh_config(argv)
+    return Prepared(config, early, fresh, all_loaded, defaults or config.option)
 
 
 def fresh_config(argv):

@@ -25,7 +25,9 @@ def load():
     import pyseidon._zygote
     import pyseidon.ahead
     import pyseidon.arguments
+    import pyseidon.barriers
     import pyseidon.bytecode
+    import pyseidon.conftests
     import pyseidon.forget
     import pyseidon.observe
     import pyseidon.park

@@ -33,6 +33,13 @@ def unwritten(modules):
     return found
 
 
+def with_others(modules):
+    """All modules that are loaded, and these."""
+    loaded = list(sys.modules.values())
+    known = set(map(id, loaded))
+    return loaded + [module for module in modules if id(module) not in known]
+
+
 def is_fresh(cached, file):
     """Whether byte code stands for its source, by the header that PEP 552 defines."""
     try:

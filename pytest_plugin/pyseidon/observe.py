@@ -14,7 +14,7 @@ import time
 import _signal
 import posix
 
-from pyseidon import _zygote, forget, refresh
+from pyseidon import _zygote, barriers, forget, refresh
 
 STATE = None
 
@@ -38,6 +38,11 @@ class State:
         self.argv_kept = False
         self.stdlib = tuple(stdlib_directories())
         self.world = None
+        # The state of numpy's global generator when it was made, and whether it has another now.
+        self.numpy = None
+        self.has_drawn = False
+        # Who is being loaded, in words.
+        self.who = "start-up code"
 
 
 # The two recording classes are made for each build and gone with it: a class that is still there
@@ -156,10 +161,13 @@ def start(texts, files):
     put_environment(recording_environment(os.environ._data))
 
 
-def start_plugins():
-    """Goes on recording in a zygote that is to load plugins."""
+def start_plugins(who="a plugin"):
+    """Goes on recording in a zygote that is to load what `who` says."""
+    STATE.who = who
+    # As true as before, and told apart from what anybody else sets.
+    sys.dont_write_bytecode = 2
     put_environment(recording_environment(os.environ._data))
-    STATE.world = world()
+    STATE.world = barriers.world()
     sys.argv = recording_arguments(sys.argv)
     core = [
         os.path.dirname(sys.modules[name].__file__)
@@ -169,9 +177,8 @@ def start_plugins():
     core.append(os.path.dirname(__file__))
     known = [(rule.file, rule.kind) for rule in refresh.RULES]
     find_spec = sys.modules["importlib.util"].find_spec.__code__
-    _zygote.observe(
-        impure_functions(), find_spec, stdlib_directories(), [d + os.sep for d in core], known
-    )
+    core = [directory + os.sep for directory in core]
+    _zygote.observe(impure_functions(), find_spec, stdlib_directories(), core, known, numpy_state)
     sys.setprofile(_zygote.profile)
 
 
@@ -234,9 +241,15 @@ def try_out(function):
     None if all went well."""
     sys.setprofile(None)
     try:
-        return _zygote.attempt(lambda: (sys.setprofile(_zygote.profile), function())[1])
+        return _zygote.attempt(lambda: (begin_trial(), function())[1])
     finally:
         sys.setprofile(_zygote.profile)
+
+
+def begin_trial():
+    # It shares memory with its parent, to tell what came of it.
+    STATE.world["shared memory"] = barriers.shared_memory()
+    sys.setprofile(_zygote.profile)
 
 
 def note_environment():
@@ -259,8 +272,11 @@ def stop():
     _zygote.unwatch()
     found = _zygote.findings()
     state = STATE
+    drawn = found.get("numpy") or state.numpy
+    state.has_drawn = drawn is not None and drawn != numpy_state()
+    state.numpy = drawn
     if type(sys.argv) is not list:
-        state.argv_kept = is_argv_kept()
+        state.argv_kept = barriers.is_argv_kept()
         sys.argv = list(list.__iter__(sys.argv))
     environment = os.environ._data
     # The interpreter's own mapping: `os.environ` of plain Python is backed by it.
@@ -300,14 +316,6 @@ def distributions(config):
     return found
 
 
-def is_argv_kept():
-    """Whether anybody but `sys` and a running function holds the recording list of arguments."""
-    return type(sys.argv) is not list and any(
-        referrer is not sys.__dict__ and not hasattr(referrer, "f_code")
-        for referrer in gc.get_referrers(sys.argv)
-    )
-
-
 def put_environment(data):
     os.environ._data = data
     os.environb._data = data
@@ -315,8 +323,13 @@ def put_environment(data):
 
 def module_files():
     """`(file, byte code's place or None)` of every module that has a file."""
+    return files_of(list(sys.modules.values()))
+
+
+def files_of(modules):
+    """The same of these."""
     found = []
-    for module in list(sys.modules.values()):
+    for module in modules:
         names = getattr(module, "__dict__", {})
         file = names.get("__file__")
         if not isinstance(file, str):
@@ -387,113 +400,23 @@ def interpreter_files():
 # What `site` tries to import, before anything of ours could see that it was not there.
 STARTUP_NAMES = {"sitecustomize", "usercustomize"}
 
-# What start-up code may not do, as it is done before anything of ours could see it: the same
-# things that end the loading of plugins in a checkpoint.
-STARTUP_IMPURE = (
-    *("getpid", "getppid", "urandom", "uuid1", "uuid4", "random."),
-    *("time.time", "time()", "perf_counter", "monotonic", ".now(", ".today("),
-    *("Popen", "subprocess", "os.system", "socket", "open(", "Thread("),
-    *("isatty", "getcwd", "sys.argv", "register_at_fork", "signal.signal"),
-    *("environ", "getenv", "settrace", "setprofile", "addaudithook", "meta_path", "seed("),
-    *("print(", "sys.std", "write", "sys.path_hooks", "ctypes"),
-)
-# Read, and found to do none of it at start-up, though a function of theirs may.
-STARTUP_KNOWN = (
-    *("_distutils_hack", "distutils-precedence.pth", "_virtualenv", "__editable__"),
-    *("a1_coverage.pth", "pytest-cov.pth", "init_cov_core.pth"),
-)
+
+def numpy_state():
+    """That of numpy's global generator, or None until it is made: nobody's call of its C code is
+    seen, and each worker seeds it anew."""
+    module = sys.modules.get("numpy.random.mtrand")
+    generator = getattr(module, "_rand", None)
+    if generator is None:
+        return None
+    state = generator.get_state(legacy=False)
+    return repr((state["state"]["key"].tobytes(), *map(state.get, ("has_gauss", "gauss"))))
 
 
 def startup_barrier():
     """Why no process that started like this one can stand for another, or None."""
-    reason = printed("start-up code")
-    if reason:
-        return reason
-    if sys.flags.inspect:
-        return "the interpreter was told to become interactive at the end"
-    now = world()
-    # 0, 1, 2, the control channel, and the directory that is being listed.
-    if now["descriptors"] != 5:
-        return "start-up code left a descriptor open"
-    if now["threads"] != 1:
-        return "start-up code started a thread"
-    if any(callable(h) and h is not _signal.default_int_handler for h in now["signal handlers"]):
-        return "start-up code handles signals"
-    for path in STATE.texts:
-        if any(known in path for known in STARTUP_KNOWN):
-            continue
-        # In bytes: the first text file makes Python 3.9 import what pytest imports later.
-        with open(path, "rb") as file:
-            text = file.read().decode(errors="replace")
-        for word in STARTUP_IMPURE:
-            if word in text:
-                return f"`{path}`, run at start-up, has `{word}` in it"
-    return None
-
-
-def printed(who):
-    """What was written to the standard streams, in words, or None."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    if not os.fstat(1).st_size:
-        return None
-    with open("/proc/self/fd/1", "rb") as file:
-        return f"{who} printed {file.read(200).decode(errors='replace').strip()!r}"
-
-
-def world():
-    """What a forked child does not get, or what is set anew in it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return {
-        "descriptors": len(os.listdir("/proc/self/fd")),
-        "threads": len(os.listdir("/proc/self/task")),
-        "signal handlers": [_signal.getsignal(n) for n in range(1, 65) if n not in (32, 33)],
-        "working directory": os.getcwd(),
-        "umask": mask,
-        "processors": os.sched_getaffinity(0),
-        "resource limits": limits(),
-        "standard streams": [id(sys.stdin), id(sys.stdout), id(sys.stderr)],
-    }
+    return barriers.at_startup(STATE.texts)
 
 
 def barrier():
-    """Why a fork could not carry over what plugins have done, or None."""
-    reason = printed("a plugin")
-    if reason:
-        return reason
-    if STATE.argv_kept or is_argv_kept():
-        return "a plugin keeps `sys.argv`, which is another object in each run"
-    after = world()
-    for name, before in STATE.world.items():
-        if name == "descriptors":
-            continue
-        if after[name] != before:
-            return f"a plugin changed the process's {name}"
-    refresh.HANDLERS[:] = stream_handlers()
-    rebound = {id(owner) for handler, _ in refresh.HANDLERS for owner in (handler, vars(handler))}
-    for name in ("stdin", "stdout", "stderr"):
-        # What was there at Z0 is frozen, so it is not among the referrers.
-        if any(id(owner) not in rebound for owner in gc.get_referrers(getattr(sys, name))):
-            return f"a plugin keeps `sys.{name}`, which is another object in each run"
-    if after["descriptors"] != STATE.world["descriptors"]:
-        return "a plugin left a descriptor open"
-    return None
-
-
-def stream_handlers():
-    """Logging handlers that were made for a standard stream: `(handler, name)`."""
-    logging = sys.modules["logging"]
-    found = []
-    for reference in logging._handlerList:
-        handler = reference()
-        for name in ("stdout", "stderr"):
-            # (`logging.lastResort` asks for the stream each time.)
-            if handler is not None and vars(handler).get("stream") is getattr(sys, name):
-                found.append((handler, name))
-    return found
-
-
-def limits():
-    with open("/proc/self/limits", "rb") as file:
-        return file.read()
+    """Why a fork could not carry over what was done since `start_plugins`, or None."""
+    return barriers.found(STATE)

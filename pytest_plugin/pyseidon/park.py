@@ -20,7 +20,7 @@ import gc
 import os
 import sys
 
-from pyseidon import _zygote, ahead, arguments, bytecode, observe, worker
+from pyseidon import _zygote, ahead, arguments, bytecode, conftests, observe, worker
 
 # pytest versions whose start has been read and tested; others are served from Z0.
 OLDEST, NEWEST = (7, 4), (9, 3)
@@ -87,7 +87,7 @@ def at_pytest(order):
     barrier = observe.startup_barrier()
     if barrier:
         _zygote.fail(barrier)
-    worker.START.environment = worker.difference(order.env)
+    worker.note_environment(order.env)
     version = sys.modules["_pytest"].__version__
     order = wait(facts, f"pytest {version}", why_not_deeper(version))
     if order.kind == "run":
@@ -114,9 +114,10 @@ def enter(order, take_arguments):
     _zygote.enter()
 
 
-def wait(facts, holds, shallow):
-    """Parks. Returns the order of a child."""
-    worker.START.unwritten = bytecode.unwritten(list(sys.modules.values()))
+def wait(facts, holds, shallow, modules=None):
+    """Parks. Returns the order of a child. `modules` are those that a run would write byte code
+    of, if not only what is in `sys.modules`."""
+    worker.START.unwritten = bytecode.unwritten(modules or list(sys.modules.values()))
     # The collector would otherwise touch, and so copy, every page of every child.
     gc.collect()
     _zygote.survey(gc)
@@ -243,7 +244,7 @@ def park_in_config(order, frame, all_loaded):
         _zygote.fail(barrier)
     if hidden:
         ahead.hide(hidden)
-    worker.START.environment = worker.difference(order.env)
+    worker.note_environment(order.env)
     prepared = arguments.prepare(config, [os.fsdecode(arg) for arg in order.argv], all_loaded)
     names = sorted(observe.distributions(config))
     version = sys.modules["_pytest"].__version__
@@ -251,4 +252,16 @@ def park_in_config(order, frame, all_loaded):
     holds = f"pytest {version}, {plugins}" + (": " if names else "") + ", ".join(names)
     if hidden:
         holds += f"; and `{hidden.late.distribution}` for the end of a run"
-    enter(wait(facts, holds, shallow), lambda: prepared.take(args))
+    order = wait(facts, holds, shallow)
+    if order.kind == "run":
+        enter(order, lambda: prepared.take(args))
+    elif all_loaded:
+        conftests.go_on(order, config, args, prepared, park_behind_conftests)
+    else:
+        _zygote.fail(shallow)
+
+
+def park_behind_conftests(facts, holds, args, take, modules):
+    """Parks at Z2. Returns in children; `take(args)` puts a run's arguments in."""
+    order = wait(facts, holds, None, modules)
+    enter(order, lambda: take(args))

@@ -26,8 +26,10 @@ class Start:
     # The interpreter as called, with its options.
     interpreter = ()
     script = ""
-    # What was put into the environment since: see `difference`.
+    # What was put into the environment since: see `difference`. And whether the time zone in it has
+    # been taken over (`time.tzset`).
     environment = ()
+    has_set_zone = False
     # Functions that write byte code which plain pytest would have written.
     unwritten = ()
 
@@ -42,7 +44,6 @@ def become(order):
     set_streams()
     set_ignored(order.ignored)
     sys.dont_write_bytecode = not START.write_bytecode
-    time.tzset()
     refresh.refresh()
 
 
@@ -58,7 +59,6 @@ def become_template(order):
     """Takes over what a deeper zygote's build depends on."""
     set_environment(order.env)
     set_arguments(order.argv)
-    time.tzset()
 
 
 def set_environment(entries):
@@ -72,6 +72,7 @@ def set_environment(entries):
         name, separator, value = entry.partition(b"=")
         if separator:
             data.setdefault(name, value)
+    time.tzset()
     for name, value, shown in START.environment:
         if shown is None:
             data.pop(name, None)
@@ -81,6 +82,16 @@ def set_environment(entries):
             posix.unsetenv(name)
         else:
             posix.putenv(name, value)
+    if START.has_set_zone:
+        time.tzset()
+
+
+def note_environment(entries):
+    """Notes what this process has done to an environment that began as `entries`."""
+    START.environment = difference(entries)
+    zone = time.tzname, time.timezone, time.altzone, time.daylight
+    time.tzset()
+    START.has_set_zone = zone == (time.tzname, time.timezone, time.altzone, time.daylight)
 
 
 def difference(entries):

@@ -6,9 +6,10 @@ use std::time::Instant;
 use super::choose::Answer;
 use super::clients::{hang_up, has_hung_up};
 use super::dispatcher::Dispatcher;
+use super::level::Level;
 use super::parcel::Parcel;
 use super::runs::{About, Run, Stage, Worker};
-use super::supervisor::{Level, ZygoteId};
+use super::supervisor::ZygoteId;
 use crate::process::Process;
 use crate::protocol::Ended;
 
@@ -47,9 +48,8 @@ impl Dispatcher {
             zygote,
             worker: worker.or_else(|| Worker::of(pid)),
         };
-        let shape = run.about.shape.clone();
         if let Some(zygote) = self.zygotes.get_mut(&zygote) {
-            zygote.was_entered(id, shape);
+            zygote.was_entered(id, &run.about.levels);
         }
         if let Some(record) = self.history.get(id) {
             record.pid = Some(pid);
@@ -70,10 +70,10 @@ impl Dispatcher {
             // It stands for every run of its root: what it refuses cannot be served warm.
             return self.run_plainly(id, parcel, Some(reason.clone()), &reason);
         }
-        if zygote.answer(&about.shape) == Answer::Unknown {
+        if zygote.answer(&about.levels) == Answer::Unknown {
             about.guesses = about.guesses.saturating_sub(1);
         }
-        zygote.note(about.shape.clone(), Answer::Refuses);
+        zygote.note(&about.levels, Answer::Refuses);
         if zygote.accepts_nothing() {
             self.discard_prepared(by, &reason);
         }

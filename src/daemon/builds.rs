@@ -1,25 +1,27 @@
 //! Roots and zygotes, from the wish for one to its end.
 //!
 //! When a root has nothing that serves, its runs are plain, and a Z0 is built when they are over.
-//! From a ready Z0 a P0 is grown for each shape of run that it served. A generation that has
-//! served for long is replaced by one that was built beside it, so that the hash seed varies as it
+//! From a ready Z0 a P0 is grown for each shape of run that it served, from a ready P0 a Z2 for each
+//! selection. A generation that has served for long is replaced by one that was built beside it, so that the hash seed varies as it
 //! does from one plain pytest to the next.
 
 use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use super::choose::Answer;
 use super::dispatcher::Dispatcher;
+use super::level::Level;
 use super::root::{Generation, Root, Want};
 use super::shape::{RootKey, Shape, caller, seed_varies};
 use super::spawn::{open_dir, output_file};
-use super::supervisor::{Failure, Level, START_LIMIT, Zygote, ZygoteId};
+use super::supervisor::{Failure, START_LIMIT, Zygote, ZygoteId};
 use crate::error::{Error, Result};
 use crate::protocol::{Order, Run};
 use crate::trace::{Mismatch, Trace};
 use crate::transport::Connection;
 
-/// How it begins that there is no P0 where one is to come.
+/// How it begins that there is no deeper checkpoint where one is to come.
 pub(super) const NOT_YET: &str = "not prepared yet";
 
 /// A save touches several files, a checkout touches many; a build in between would be wasted.
@@ -30,7 +32,7 @@ pub(super) const GROW_PAUSE: Duration = Duration::from_millis(50);
 pub(super) const GROW_PATIENCE: Duration = Duration::from_secs(10);
 /// What failed for a reason that cannot be seen (memory, a kill) may go well later.
 pub(super) const RETRY: Duration = Duration::from_secs(60);
-/// Checkpoints that were grown for a shape and served nobody: something in such runs differs each
+/// Checkpoints that were grown for runs of one kind and served nobody: something in such runs differs each
 /// time, and growing goes on for ever.
 const MOST_WASTED: u32 = 3;
 
@@ -40,49 +42,49 @@ const SEED_RUNS: u32 = 20;
 const SEED_TIME: Duration = Duration::from_secs(15 * 60);
 
 impl Dispatcher {
-    /// A run was handed to this zygote. A P0 for its shape is wanted if it took a Z0.
-    pub(super) fn note_use(&mut self, id: ZygoteId, shape: Option<&Shape>, now: Instant) {
+    /// A run of these levels was handed to this zygote. The next deeper one is wanted for it.
+    pub(super) fn note_use(&mut self, id: ZygoteId, levels: Option<&[Level]>, now: Instant) {
         let Some(zygote) = self.zygotes.get(&id) else {
             return;
         };
-        let (key, level) = (zygote.root, zygote.level.clone());
+        let (key, depth) = (zygote.root, zygote.level.depth());
         if let Some(root) = self.root(key) {
             root.has_served = true;
             if let Some(generation) = root.generation_of(id) {
                 generation.served += 1;
             }
         }
-        if let (Level::Z0, Some(shape)) = (level, shape) {
-            self.want_growth(key, shape, now);
+        let mut levels = levels.unwrap_or_default().iter();
+        if let Some(deeper) = levels.find(|level| level.depth() == depth + 1) {
+            self.want_growth(key, deeper, now);
         }
     }
 
-    pub(super) fn want_growth(&mut self, key: RootKey, shape: &Shape, now: Instant) {
-        let growing = self.zygotes.values().any(|zygote| {
-            zygote.root == key
-                && zygote.is_starting()
-                && matches!(&zygote.level, Level::P0(grown_for) if grown_for == shape)
-        });
-        let Some(record) = self.root(key).and_then(|root| root.shapes.get_mut(shape)) else {
+    pub(super) fn want_growth(&mut self, key: RootKey, level: &Level, now: Instant) {
+        let growing = self
+            .zygotes
+            .values()
+            .any(|zygote| zygote.root == key && zygote.is_starting() && zygote.level == *level);
+        let Some(record) = self.root(key).and_then(|root| root.records.get_mut(level)) else {
             return;
         };
         if record.failure.as_mut().is_some_and(Failure::outdated) {
             record.failure = None;
         }
         if !growing && record.failure.is_none() && record.wasted < MOST_WASTED {
-            record
-                .grow
-                .get_or_insert_with(|| Want::new("a new shape", now, GROW_PAUSE, GROW_PATIENCE));
+            record.grow.get_or_insert_with(|| {
+                Want::new("a new kind of run", now, GROW_PAUSE, GROW_PATIENCE)
+            });
         }
     }
 
-    /// Why runs of this shape are not served by a P0.
-    pub(super) fn why_no_p0(&self, key: RootKey, shape: &Shape) -> String {
-        if shape.is_for_information() {
+    /// Why such runs are not served by a checkpoint of this level.
+    pub(super) fn why_not_deeper(&self, key: RootKey, level: &Level) -> String {
+        if level.shape().is_some_and(Shape::is_for_information) {
             return "none is kept for `--help` and `--version`".into();
         }
         let root = self.roots.iter().find(|root| root.key == key);
-        let Some(record) = root.and_then(|root| root.shapes.get(shape)) else {
+        let Some(record) = root.and_then(|root| root.records.get(level)) else {
             return "the first run with these options".into();
         };
         if let Some(failure) = &record.failure {
@@ -141,8 +143,8 @@ impl Dispatcher {
         }
     }
 
-    /// The shape for which a P0 is to be grown next.
-    fn growth_due(&self, root: &Root) -> Option<(Instant, Shape)> {
+    /// What is to be grown next.
+    fn growth_due(&self, root: &Root) -> Option<(Instant, Level)> {
         let generation = root.current.as_ref()?;
         let may_grow = self.zygotes.get(&generation.z0).is_some_and(Zygote::is_ready)
             // One at a time: they would only slow each other down.
@@ -153,13 +155,42 @@ impl Dispatcher {
         if !may_grow {
             return None;
         }
-        root.shapes
+        root.records
             .iter()
-            .filter_map(|(shape, record)| {
-                Some((record.grow.as_ref()?.due(self.quiet_since), shape))
+            .filter_map(|(level, record)| {
+                let due = record.grow.as_ref()?.due(self.quiet_since);
+                (!self.parents(root, level).is_empty()).then_some((due, level))
             })
             .min()
-            .map(|(due, shape)| (due, shape.clone()))
+            .map(|(due, level)| (due, level.clone()))
+    }
+
+    /// From which a checkpoint of this level may be forked.
+    pub(super) fn parents(&self, root: &Root, level: &Level) -> Vec<ZygoteId> {
+        let is_ready = |id: &ZygoteId| self.zygotes.get(id).is_some_and(Zygote::is_ready);
+        match level {
+            Level::Z0 => Vec::new(),
+            Level::P0(_) => [root.next.as_ref(), root.current.as_ref()]
+                .into_iter()
+                .flatten()
+                .map(|generation| generation.z0)
+                .filter(is_ready)
+                .take(1)
+                .collect(),
+            Level::Z2(selection) => {
+                let above = [Level::P0(selection.shape.clone())];
+                let generation = root.current.iter();
+                generation
+                    .flat_map(|generation| &generation.prepared)
+                    .filter(|id| is_ready(id))
+                    .filter(|id| {
+                        let zygote = &self.zygotes[id];
+                        zygote.level.depth() == 1 && zygote.answer(&above) == Answer::Accepts
+                    })
+                    .copied()
+                    .collect()
+            }
+        }
     }
 
     pub(super) fn build_what_is_due(&mut self, now: Instant) {
@@ -184,13 +215,13 @@ impl Dispatcher {
                 self.build(at, now);
             }
             let root = &self.roots[at];
-            if let Some((_, shape)) = self.growth_due(root).filter(|(due, _)| *due <= now) {
+            if let Some((_, level)) = self.growth_due(root).filter(|(due, _)| *due <= now) {
                 let root = &mut self.roots[at];
-                if let Some(record) = root.shapes.get_mut(&shape) {
+                if let Some(record) = root.records.get_mut(&level) {
                     record.grow = None;
                 }
                 let key = root.key;
-                self.grow(key, &shape, now);
+                self.grow(key, &level, now);
             }
         }
     }
@@ -233,50 +264,50 @@ impl Dispatcher {
         Ok(id)
     }
 
-    /// Has the serving Z0, or the one that is about to replace it, fork a P0. True if it is asked
-    /// to.
+    /// Has a checkpoint fork a deeper one; a Z0 that is about to replace the serving one comes
+    /// first. True if it is asked to.
     ///
-    /// What is forked inherits all that the Z0 holds, so the Z0 is checked as it is for a run.
-    pub(super) fn grow(&mut self, key: RootKey, shape: &Shape, now: Instant) -> bool {
-        let Some(root) = self.roots.iter_mut().find(|root| root.key == key) else {
+    /// What is forked inherits all that its parent holds, so that is checked as it is for a run.
+    pub(super) fn grow(&mut self, key: RootKey, level: &Level, now: Instant) -> bool {
+        let Some(at) = self.roots.iter().position(|root| root.key == key) else {
             return false;
         };
-        let zygotes = &mut self.zygotes;
-        let ready = [root.next.as_ref(), root.current.as_ref()]
-            .into_iter()
-            .flatten()
-            .map(|generation| generation.z0)
-            .find(|z0| zygotes.get(z0).is_some_and(Zygote::is_ready));
-        let z0 = ready.and_then(|id| zygotes.get_mut(&id));
-        let Some((record, z0)) = root.shapes.get(shape).zip(z0) else {
-            return false;
-        };
-        let run = caller(&record.run, record.tty);
-        let checked = z0.trace.check_caller(run);
-        match checked.and_then(|()| z0.trace.check_disk()) {
-            Ok(()) => {
-                let id = z0.id;
-                self.order_growth(key, id, shape, now)
-            }
-            Err(Mismatch::Stale(why)) => {
-                let id = z0.id;
-                self.on_stale(id, &why, now);
-                false
-            }
-            Err(Mismatch::Other(_)) => {
-                // Such runs belong to another root.
-                root.shapes.remove(shape);
-                false
+        let parents = self.parents(&self.roots[at], level);
+        for id in &parents {
+            let record = self.roots[at].records.get(level);
+            let Some((record, parent)) = record.zip(self.zygotes.get_mut(id)) else {
+                return false;
+            };
+            let run = caller(&record.run, record.tty);
+            let checked = parent.trace.check_caller(run);
+            match checked.and_then(|()| parent.trace.check_disk()) {
+                Ok(()) => return self.order_growth(key, *id, level, now),
+                Err(Mismatch::Stale(why)) => {
+                    self.on_stale(*id, &why, now);
+                    return false;
+                }
+                Err(Mismatch::Other(_)) => {}
             }
         }
+        if !parents.is_empty() {
+            // Such runs belong to another root, or to checkpoints that are gone.
+            self.roots[at].records.remove(level);
+        }
+        false
     }
 
-    fn order_growth(&mut self, key: RootKey, z0: ZygoteId, shape: &Shape, now: Instant) -> bool {
+    fn order_growth(
+        &mut self,
+        key: RootKey,
+        parent: ZygoteId,
+        level: &Level,
+        now: Instant,
+    ) -> bool {
         let root = self.roots.iter_mut().find(|root| root.key == key);
-        let Some((root, z0)) = root.zip(self.zygotes.get_mut(&z0)) else {
+        let Some((root, parent)) = root.zip(self.zygotes.get_mut(&parent)) else {
             return false;
         };
-        let Some(record) = root.shapes.get_mut(shape) else {
+        let Some(record) = root.records.get_mut(level) else {
             return false;
         };
         let (run, before) = (record.run.clone(), record.before.clone());
@@ -287,27 +318,32 @@ impl Dispatcher {
             ours.set_nonblocking(true)?;
             let order = Order::Grow { run, before };
             let fds = [theirs.as_fd(), output.as_fd(), cwd.as_fd()];
-            z0.control.post(&order, &fds)?;
+            parent.control.post(&order, &fds)?;
             Ok::<_, Error>((ours, output))
         })();
         let (ours, output) = match started {
             Ok(started) => started,
             Err(error) => {
-                tracing::warn!("root {}: growing a P0: {error}", key.short());
+                tracing::warn!("root {}: growing a {}: {error}", key.short(), level.name());
                 record.failure = Some(Failure::blind(error.to_string(), now));
                 return false;
             }
         };
-        tracing::info!("root {}: growing a P0 {}", key.short(), shape.describe());
+        let described = level.describe().unwrap_or_default();
+        tracing::info!(
+            "root {}: growing a {} {described}",
+            key.short(),
+            level.name()
+        );
         self.last_zygote += 1;
         let id = ZygoteId(self.last_zygote);
         let used = record.last;
-        let parent = z0.id;
+        let parent = parent.id;
         if let Some(generation) = root.generation_of(parent) {
             generation.prepared.push(id);
         }
-        let level = Level::P0(shape.clone());
-        let mut zygote = Zygote::starting(id, key, level, ours, output, None, now);
+        let mut zygote = Zygote::starting(id, key, level.clone(), ours, output, None, now);
+        zygote.parent = Some(parent);
         zygote.used = used;
         self.zygotes.insert(id, zygote);
         true
@@ -341,11 +377,11 @@ impl Dispatcher {
         let ready = self.zygotes.values().filter(|zygote| zygote.is_ready());
         let mut wanted: BTreeSet<_> = ready.flat_map(|z| z.watched().iter().cloned()).collect();
         for root in &self.roots {
-            let of_shapes = root
-                .shapes
+            let of_levels = root
+                .records
                 .values()
                 .filter_map(|record| record.failure.as_ref());
-            for failure in root.failure.iter().chain(of_shapes) {
+            for failure in root.failure.iter().chain(of_levels) {
                 wanted.extend(failure.watched());
             }
         }

@@ -1,13 +1,14 @@
 //! Which checkpoint a run gets: the decision alone, without the tables it is made from.
 //!
-//! A prepared checkpoint (P0) that has accepted a run of this shape comes first, the most recently
-//! used of them; then, if one may still be tried, one whose answer is not known; then the Z0.
+//! Prepared checkpoints that have accepted such a run come first, the deepest of them, and of those
+//! the most recently used; then, if one may still be tried, one whose answer is not known; then the
+//! Z0.
 //! Whatever is offered has passed the check of its trace.
 
 use super::supervisor::ZygoteId;
 use crate::trace::Mismatch;
 
-/// What a P0 is known to say to a shape.
+/// What a prepared checkpoint is known to say to runs of one kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Answer {
     Accepts,
@@ -19,6 +20,7 @@ pub(super) enum Answer {
 pub(super) struct Candidate {
     pub(super) id: ZygoteId,
     pub(super) answer: Answer,
+    pub(super) depth: usize,
     /// Larger is more recent.
     pub(super) used: u64,
 }
@@ -44,7 +46,7 @@ pub(super) fn choose(
     mut check: impl FnMut(ZygoteId) -> Result<(), Mismatch>,
 ) -> Choice {
     prepared.retain(|c| c.answer != Answer::Refuses);
-    prepared.sort_by_key(|c| (c.answer, std::cmp::Reverse(c.used)));
+    prepared.sort_by_key(|c| (c.answer, std::cmp::Reverse((c.depth, c.used))));
     let mut choice = Choice::default();
     let offers = prepared
         .into_iter()
@@ -78,6 +80,7 @@ mod tests {
         Candidate {
             id: ZygoteId(id),
             answer,
+            depth: 1,
             used,
         }
     }
@@ -97,6 +100,22 @@ mod tests {
             choose(Some(Z0), prepared, true, fits).zygote,
             Some(ZygoteId(3))
         );
+    }
+
+    #[test]
+    fn the_deepest_that_holds_comes_first() {
+        let deeper = Candidate {
+            depth: 2,
+            ..p0(3, Answer::Accepts, 1)
+        };
+        let prepared = || vec![p0(2, Answer::Accepts, 5), deeper];
+        let choice = choose(Some(Z0), prepared(), true, fits);
+        assert_eq!(choice.zygote, Some(ZygoteId(3)));
+        let choice = choose(Some(Z0), prepared(), true, |id| match id {
+            ZygoteId(3) => Err(Mismatch::Stale("edited".into())),
+            _ => Ok(()),
+        });
+        assert_eq!(choice.zygote, Some(ZygoteId(2)));
     }
 
     #[test]

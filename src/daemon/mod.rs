@@ -15,7 +15,7 @@
 //! - [`clients`]: connections without a request · [`parcel`]: a run on its way
 //! - [`door`]: lock, socket, note
 //! - [`supervisor`]: one zygote · [`root`]: generations of them · [`spawn`]: starting a Z0
-//! - [`choose`]: which checkpoint for a run · [`shape`]: what decides it
+//! - [`choose`]: which checkpoint for a run · [`shape`], [`level`]: what decides it
 //! - [`watcher`]: hints that something changed · [`settings`] · [`learned`]: what persists
 //! - [`history`], [`status`], [`log`], [`commands`], [`cli`]: what people see
 //! - [`verify`], [`last`]: is it the tool? · [`outlook`]: what they ask a daemon
@@ -34,6 +34,7 @@ mod door;
 mod history;
 mod last;
 mod learned;
+mod level;
 mod log;
 mod outcomes;
 mod outlook;

@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 
 use super::builds::{CHANGE_PATIENCE, CHANGE_PAUSE, GROW_PATIENCE, GROW_PAUSE, RETRY};
 use super::dispatcher::Dispatcher;
+use super::level::Level;
 use super::root::{FIRST_BACKOFF, Generation, LAST_BACKOFF, Root, Want};
-use super::shape::{RootKey, Shape, caller};
-use super::supervisor::{Failure, Level, Zygote, ZygoteId};
+use super::shape::{RootKey, caller};
+use super::supervisor::{Failure, Zygote, ZygoteId};
 use crate::error::Error;
 use crate::protocol::{Before, ENDED_EARLY, Parked};
 use crate::trace::{Mismatch, Trace};
 
-/// Sets of early options in use at the same time: the terminal's, the editor's, one with `-W`.
+/// Sets of early options in use at the same time: the terminal's, the editor's, one with `-W`. And
+/// as many directories of tests.
 const PREPARED: usize = 4;
 
 impl Dispatcher {
@@ -28,16 +30,14 @@ impl Dispatcher {
             let why = format!("{what} changed while it was read");
             return self.on_unsettled(id, &why, now);
         }
-        let parent = match &level {
-            Level::Z0 => None,
-            Level::P0(_) => self
-                .root(key)
-                .and_then(|root| root.generation_of(id))
-                .map(|generation| generation.z0),
-        };
+        let parent = zygote.parent;
         let parent_trace = parent
-            .and_then(|z0| self.zygotes.get(&z0))
-            .map(|z0| z0.trace.clone());
+            .and_then(|parent| self.zygotes.get(&parent))
+            .map(|parent| parent.trace.clone());
+        if parent.is_some() && parent_trace.is_none() {
+            // What it inherited is not known any more.
+            return self.on_unsettled(id, "what it was forked from is gone", now);
+        }
         let Some(zygote) = self.zygotes.get_mut(&id) else {
             return;
         };
@@ -52,8 +52,8 @@ impl Dispatcher {
         );
         match level {
             Level::Z0 => self.on_z0_ready(key, id, now),
-            Level::P0(_) => {
-                // An edit while it was built may have hit what the Z0 had read long before.
+            Level::P0(_) | Level::Z2(_) => {
+                // An edit while it was built may have hit what its parent had read long before.
                 for checked in parent.into_iter().chain([id]) {
                     let found = self.zygotes.get_mut(&checked).map(|z| z.trace.check_disk());
                     let Some(Err(Mismatch::Stale(why) | Mismatch::Other(why))) = found else {
@@ -69,7 +69,11 @@ impl Dispatcher {
                     root.backoff = FIRST_BACKOFF;
                 }
                 self.take_over(key);
-                self.keep_few_prepared(key);
+                self.keep_few_prepared(key, level.depth());
+                let deeper = self.root(key).and_then(|root| root.next_deeper(&level));
+                if let Some(deeper) = deeper {
+                    self.want_growth(key, &deeper, now);
+                }
             }
         }
     }
@@ -86,7 +90,7 @@ impl Dispatcher {
             return;
         };
         // Runs that came before it was known what this Z0 looks at.
-        root.shapes.retain(|_, record| {
+        root.records.retain(|_, record| {
             let run = caller(&record.run, record.tty);
             z0.trace.check_caller(run).is_ok()
         });
@@ -96,13 +100,13 @@ impl Dispatcher {
         root.forgive();
         if root.current.is_none() {
             self.take_over(key);
-            let root = self.root(key);
-            if let Some(shape) = root.map(|root| Shape::of(&root.template)) {
-                self.want_growth(key, &shape, now);
+            let levels = self.root(key).map(|root| Level::all(&root.template));
+            if let Some(level) = levels.iter().flatten().next() {
+                self.want_growth(key, level, now);
             }
         } else {
-            let shape = root.most_used_shape();
-            if !shape.is_some_and(|shape| self.grow(key, &shape, now)) {
+            let most_used = root.most_used();
+            if !most_used.is_some_and(|level| self.grow(key, &level, now)) {
                 self.take_over(key);
             }
         }
@@ -136,8 +140,8 @@ impl Dispatcher {
         }
     }
 
-    /// The least recently used goes.
-    fn keep_few_prepared(&mut self, key: RootKey) {
+    /// The least recently used of this depth goes.
+    fn keep_few_prepared(&mut self, key: RootKey, depth: usize) {
         let of_key = |root: &&Root| root.key == key;
         let Some(generation) = self
             .roots
@@ -147,16 +151,21 @@ impl Dispatcher {
         else {
             return;
         };
-        if generation.prepared.len() <= PREPARED {
-            return;
-        }
-        let used = |id: &&ZygoteId| self.zygotes.get(id).map(|zygote| (zygote.used, zygote.id));
-        if let Some(id) = generation.prepared.iter().min_by_key(used).copied() {
-            self.discard_prepared(id, "others were used more recently");
+        let prepared = generation
+            .prepared
+            .iter()
+            .filter_map(|id| self.zygotes.get(id));
+        let mut used: Vec<_> = prepared
+            .filter(|zygote| zygote.level.depth() == depth)
+            .map(|zygote| (zygote.used, zygote.id))
+            .collect();
+        used.sort_unstable();
+        if used.len() > PREPARED {
+            self.discard_prepared(used[0].1, "others were used more recently");
         }
     }
 
-    /// Takes a P0 out of service.
+    /// Takes a grown checkpoint out of service.
     pub(super) fn discard_prepared(&mut self, id: ZygoteId, why: &str) {
         self.watches_outdated = true;
         let Some(zygote) = self.zygotes.get_mut(&id) else {
@@ -165,8 +174,7 @@ impl Dispatcher {
         zygote.end(why);
         let (key, level, served) = (zygote.root, zygote.level.clone(), zygote.served);
         self.unlist_prepared(key, id);
-        let Level::P0(shape) = level else { return };
-        let record = self.root(key).and_then(|root| root.shapes.get_mut(&shape));
+        let record = self.root(key).and_then(|root| root.records.get_mut(&level));
         if let Some(record) = record {
             match served {
                 0 => record.wasted += 1,
@@ -208,8 +216,8 @@ impl Dispatcher {
                     None => root.build = Some(want),
                 }
             }
-            Level::P0(shape) => {
-                if let Some(record) = root.shapes.get_mut(&shape) {
+            level => {
+                if let Some(record) = root.records.get_mut(&level) {
                     record.grow = Some(want);
                 }
                 self.unlist_prepared(key, id);
@@ -238,10 +246,8 @@ impl Dispatcher {
         zygote.leave("failed");
         let (key, level) = (zygote.root, zygote.level.clone());
         self.note_failure(id, key, level.clone(), failure, now);
-        let (Some(culprit), Level::P0(shape)) = (culprit, level) else {
-            return;
-        };
-        let record = self.root(key).and_then(|root| root.shapes.get_mut(&shape));
+        let Some(culprit) = culprit else { return };
+        let record = self.root(key).and_then(|root| root.records.get_mut(&level));
         // The same culprit twice: stopping before it does not help.
         if let Some(record) = record
             .filter(|record| record.before.as_ref().map(|before| &before.plugin) != Some(&culprit))
@@ -267,13 +273,10 @@ impl Dispatcher {
     ) {
         self.watches_outdated = true;
         let reason = failure.reason.clone();
-        let name = match level {
-            Level::Z0 => "Z0",
-            Level::P0(_) => "P0",
-        };
         let said = format!(
-            "root {}: no {name}: {reason}{}",
+            "root {}: no {}: {reason}{}",
             key.short(),
+            level.name(),
             below(&failure.output)
         );
         if reason == ENDED_EARLY {
@@ -290,8 +293,8 @@ impl Dispatcher {
                     None => root.failure = Some(failure),
                 }
             }
-            Level::P0(shape) => {
-                if let Some(record) = root.shapes.get_mut(&shape) {
+            level => {
+                if let Some(record) = root.records.get_mut(&level) {
                     record.failure = Some(failure);
                 }
                 self.unlist_prepared(key, id);
@@ -327,9 +330,9 @@ impl Dispatcher {
                     let delay = self.root(key).map(Root::count_death).unwrap_or_default();
                     self.discard_generation(id, "its Z0 died", delay, now);
                 }
-                Level::P0(shape) => {
+                level => {
                     self.unlist_prepared(key, id);
-                    self.want_growth(key, &shape, now);
+                    self.want_growth(key, &level, now);
                 }
             }
         }
@@ -348,9 +351,9 @@ impl Dispatcher {
         let (key, level) = (zygote.root, zygote.level.clone());
         match level {
             Level::Z0 => self.discard_generation(id, why, Duration::ZERO, now),
-            Level::P0(shape) => {
+            level => {
                 self.discard_prepared(id, why);
-                let record = self.root(key).and_then(|root| root.shapes.get_mut(&shape));
+                let record = self.root(key).and_then(|root| root.records.get_mut(&level));
                 if let Some(record) = record {
                     // It was of use until now.
                     record.wasted = 0;
@@ -427,7 +430,7 @@ impl Dispatcher {
                 let want = Want::new("an input changed", now, CHANGE_PAUSE, CHANGE_PATIENCE);
                 root.want_build(want, now);
             }
-            for record in root.shapes.values_mut() {
+            for record in root.records.values_mut() {
                 if outdated(&mut record.failure) {
                     let want = Want::new("an input changed", now, CHANGE_PAUSE, GROW_PATIENCE);
                     record.grow = Some(want);

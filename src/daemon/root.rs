@@ -8,12 +8,14 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::level::Level;
 use super::shape::{RootKey, Shape};
 use super::supervisor::{Failure, ZygoteId};
 use crate::protocol::{Before, Run};
 
-/// Each distinct set of early options or directory is a shape; people use two or three.
-const SHAPES: usize = 8;
+/// Each distinct set of early options or directory is a shape, each set of conftests a selection;
+/// people use two or three. So many are known of each depth.
+const KINDS: usize = 8;
 
 /// Something to be done in the background when it disturbs nobody.
 #[derive(Debug, Clone)]
@@ -83,9 +85,9 @@ impl Generation {
     }
 }
 
-/// What is known of the runs of one shape.
+/// What is known of the runs that a checkpoint of one level would serve.
 #[derive(Debug)]
-pub(super) struct ShapeRecord {
+pub(super) struct LevelRecord {
     /// The latest of them that the Z0 stood for, if there was one.
     pub(super) run: Box<Run>,
     /// Whether its standard descriptors were terminals.
@@ -114,7 +116,7 @@ pub(super) struct Root {
     pub(super) backoff: Duration,
     /// Z0s that died one after the other without having served a run.
     pub(super) deaths: u32,
-    pub(super) shapes: BTreeMap<Shape, ShapeRecord>,
+    pub(super) records: BTreeMap<Level, LevelRecord>,
     /// The number of the last run: what least recently used goes by.
     pub(super) used: u64,
     /// A replacement that failed is not tried again before.
@@ -142,7 +144,7 @@ impl Root {
             failure: None,
             backoff: FIRST_BACKOFF,
             deaths: 0,
-            shapes: BTreeMap::new(),
+            records: BTreeMap::new(),
             used: 0,
             no_rotation_before: now,
             builds: 0,
@@ -168,42 +170,71 @@ impl Root {
     }
 
     /// Remembers a run: the next checkpoints are built as it was started.
-    pub(super) fn remember(&mut self, shape: &Shape, run: &Run, tty: [bool; 3], number: u64) {
+    pub(super) fn remember(&mut self, levels: &[Level], run: &Run, tty: [bool; 3], number: u64) {
         self.used = number;
         *self.template = run.clone();
-        if shape.is_for_information() {
-            return;
-        }
-        let record = self
-            .shapes
-            .entry(shape.clone())
-            .or_insert_with(|| ShapeRecord {
-                run: self.template.clone(),
-                tty,
-                uses: 0,
-                last: 0,
-                grow: None,
-                wasted: 0,
-                failure: None,
-                before: None,
-            });
-        record.run = self.template.clone();
-        record.tty = tty;
-        record.uses += 1;
-        record.last = number;
-        while self.shapes.len() > SHAPES {
-            let oldest = self.shapes.iter().min_by_key(|(_, record)| record.last);
-            let oldest = oldest.expect("there are more than a few").0.clone();
-            self.shapes.remove(&oldest);
+        for level in levels {
+            if level.shape().is_some_and(Shape::is_for_information) {
+                continue;
+            }
+            let record = self
+                .records
+                .entry(level.clone())
+                .or_insert_with(|| LevelRecord {
+                    run: self.template.clone(),
+                    tty,
+                    uses: 0,
+                    last: 0,
+                    grow: None,
+                    wasted: 0,
+                    failure: None,
+                    before: None,
+                });
+            record.run = self.template.clone();
+            record.tty = tty;
+            record.uses += 1;
+            record.last = number;
+            self.forget_all_but_few(level.depth());
         }
     }
 
-    pub(super) fn most_used_shape(&self) -> Option<Shape> {
+    fn forget_all_but_few(&mut self, depth: usize) {
+        let of_depth = |records: &BTreeMap<Level, LevelRecord>| {
+            let mut levels: Vec<_> = records
+                .iter()
+                .filter(|(level, _)| level.depth() == depth)
+                .map(|(level, record)| (record.last, level.clone()))
+                .collect();
+            levels.sort_by_key(|(last, _)| *last);
+            levels
+        };
+        let levels = of_depth(&self.records);
+        let excess = levels.len().saturating_sub(KINDS);
+        for (_, level) in &levels[..excess] {
+            self.records.remove(level);
+        }
+    }
+
+    /// The level for the most used early options.
+    pub(super) fn most_used(&self) -> Option<Level> {
         let most = self
-            .shapes
+            .records
             .iter()
+            .filter(|(level, _)| level.depth() == 1)
             .max_by_key(|(_, record)| (record.uses, record.last));
-        most.map(|(shape, _)| shape.clone())
+        most.map(|(level, _)| level.clone())
+    }
+
+    /// What lies right below this level and was used last.
+    pub(super) fn next_deeper(&self, above: &Level) -> Option<Level> {
+        let deeper = self
+            .records
+            .iter()
+            .filter(|(level, _)| {
+                level.depth() == above.depth() + 1 && level.shape() == above.shape()
+            })
+            .max_by_key(|(_, record)| record.last);
+        deeper.map(|(level, _)| level.clone())
     }
 
     /// Asks for a build; a wish that is there already is put off while changes go on.
@@ -233,7 +264,7 @@ impl Root {
 
     /// What failed or was useless before may go well now.
     pub(super) fn forgive(&mut self) {
-        for record in self.shapes.values_mut() {
+        for record in self.records.values_mut() {
             record.failure = None;
             record.wasted = 0;
             record.before = None;
@@ -269,16 +300,18 @@ mod tests {
     }
 
     #[test]
-    fn few_shapes_are_kept_and_the_most_used_is_known() {
+    fn few_kinds_are_kept_and_the_most_used_is_known() {
         let mut root = Root::new(RootKey::of(&run()), Box::new(run()), Instant::now());
         for number in 0..20u64 {
             let mut run = run();
             run.cwd = format!("/{}", if number % 2 == 0 { 0 } else { number }).into_bytes();
-            root.remember(&Shape::of(&run), &run, [false; 3], number);
+            root.remember(&Level::all(&run), &run, [false; 3], number);
         }
-        assert_eq!(root.shapes.len(), SHAPES);
-        let most = root.most_used_shape().unwrap();
-        assert_eq!(root.shapes[&most].uses, 10);
+        assert_eq!(root.records.len(), 2 * KINDS);
+        let most = root.most_used().unwrap();
+        assert_eq!(root.records[&most].uses, 10);
+        let deeper = root.next_deeper(&most).unwrap();
+        assert_eq!((deeper.depth(), deeper.shape()), (2, most.shape()));
         assert_eq!(root.template.cwd, b"/19");
     }
 

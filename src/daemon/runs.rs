@@ -22,9 +22,10 @@ use std::time::{Duration, Instant};
 use super::choose::{Answer, Candidate, choose};
 use super::dispatcher::{Dispatcher, wall_clock};
 use super::history::Record;
+use super::level::Level;
 use super::parcel::Parcel;
 use super::shape::{RootKey, Shape, caller, shown_argv};
-use super::supervisor::{Level, ZygoteId};
+use super::supervisor::ZygoteId;
 use crate::error::Error;
 use crate::process::Process;
 use crate::protocol::{self, Reply};
@@ -85,7 +86,8 @@ pub(super) struct Run {
 #[derive(Debug)]
 pub(super) struct About {
     root: RootKey,
-    pub(super) shape: Shape,
+    /// The levels that may serve it.
+    pub(super) levels: Vec<Level>,
     /// Whether its standard descriptors are terminals.
     tty: [bool; 3],
     pub(super) received: Instant,
@@ -127,15 +129,14 @@ impl Dispatcher {
             pid,
         };
         let tty = parcel.terminals();
-        let shape = Shape::of(&parcel.run);
         let about = About {
             root: self.root_for(&parcel.run, tty, now),
-            guesses: if shape.is_for_information() {
+            guesses: if Shape::of(&parcel.run).is_for_information() {
                 0
             } else {
                 GUESSES
             },
-            shape,
+            levels: Level::all(&parcel.run),
             tty,
             received: now,
             tried: Vec::new(),
@@ -171,13 +172,13 @@ impl Dispatcher {
             let (kept, taken) = self.serve(id, zygote, parcel);
             if taken {
                 let passed = choice.passed.join("; ");
-                self.note_serving(id, zygote, &about.shape, passed);
-                // What lost its worker stands for this shape none the less.
-                let has_p0 = about.tried.iter().any(|id| {
+                self.note_serving(id, zygote, &about.levels, passed);
+                // What lost its worker stands for these levels none the less.
+                let has_deeper = about.tried.iter().any(|id| {
                     let tried = self.zygotes.get(id).filter(|tried| tried.is_ready());
-                    tried.is_some_and(|tried| tried.answer(&about.shape) == Answer::Accepts)
+                    tried.is_some_and(|tried| tried.answer(&about.levels) == Answer::Accepts)
                 });
-                self.note_use(zygote, (!has_p0).then_some(&about.shape), now);
+                self.note_use(zygote, (!has_deeper).then_some(&about.levels), now);
                 let stage = Stage::Serving {
                     zygote,
                     since: now,
@@ -204,7 +205,7 @@ impl Dispatcher {
     /// Its root stands for this run, or is to be built for it.
     fn remember(&mut self, id: u64, about: &About, parcel: &Parcel) {
         if let Some(root) = self.root(about.root) {
-            root.remember(&about.shape, &parcel.run, about.tty, id);
+            root.remember(&about.levels, &parcel.run, about.tty, id);
         }
     }
 
@@ -227,7 +228,8 @@ impl Dispatcher {
             .filter(|zygote| zygote.is_ready())
             .map(|zygote| Candidate {
                 id: zygote.id,
-                answer: zygote.answer(&run.shape),
+                answer: zygote.answer(&run.levels),
+                depth: zygote.level.depth(),
                 used: zygote.used,
             })
             .collect();
@@ -255,14 +257,16 @@ impl Dispatcher {
         (parcel, sent.is_ok())
     }
 
-    fn note_serving(&mut self, id: u64, zygote: ZygoteId, shape: &Shape, passed: String) {
+    fn note_serving(&mut self, id: u64, zygote: ZygoteId, levels: &[Level], passed: String) {
         let Some(zygote) = self.zygotes.get(&zygote) else {
             return;
         };
-        let why = match (&zygote.level, passed.is_empty()) {
-            (Level::P0(_), _) => None,
-            (Level::Z0, false) => Some(passed),
-            (Level::Z0, true) => Some(self.why_no_p0(zygote.root, shape)),
+        let depth = zygote.level.depth();
+        let deeper = levels.iter().find(|level| level.depth() == depth + 1);
+        let why = match (deeper, passed.is_empty()) {
+            (None, _) => None,
+            (Some(_), false) => Some(passed),
+            (Some(deeper), true) => Some(self.why_not_deeper(zygote.root, deeper)),
         };
         let name = zygote.name().to_owned();
         if let Some(record) = self.history.get(id) {

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::dispatcher::{Dispatcher, wall_clock};
 use super::history::Record;
+use super::level::Level;
 use super::root::{Generation, Root};
-use super::shape::Shape;
-use super::supervisor::{Level, State, Zygote};
+use super::supervisor::{State, Zygote};
 use crate::protocol::ExitPath;
 
 /// Changes when a field goes or gets another meaning; new fields do not count.
@@ -57,6 +57,8 @@ pub(super) struct RootStatus {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Unprepared {
+    #[serde(default)]
+    level: String,
     shape: String,
     pub(super) why: String,
     pub(super) output: Option<String>,
@@ -64,7 +66,7 @@ pub(super) struct Unprepared {
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct ProcessStatus {
-    /// `Z0` or `P0`.
+    /// `Z0`, `P0` or `Z2`.
     level: String,
     pid: Option<i32>,
     /// `starting`, `ready`, `replacement` or `leaving`.
@@ -163,22 +165,26 @@ impl Dispatcher {
     }
 
     fn unprepared(&self, root: &Root) -> Vec<Unprepared> {
-        let is_prepared = |shape: &Shape| {
+        let is_prepared = |level: &Level| {
             self.zygotes.values().any(|zygote| {
                 zygote.root == root.key
                     && !matches!(zygote.state, State::Leaving(_))
-                    && matches!(&zygote.level, Level::P0(grown_for) if grown_for == shape)
+                    && zygote.level == *level
             })
         };
-        root.shapes
+        root.records
             .iter()
-            .filter(|(shape, record)| {
-                // A second one may be on its way, for another environment.
-                root.current.is_some() && (record.grow.is_some() || !is_prepared(shape))
+            .filter(|(level, record)| {
+                // A second one may be on its way, for another environment. (Of what there is
+                // nothing to grow it from, the level above says why.)
+                root.current.is_some()
+                    && (record.grow.is_some() || !is_prepared(level))
+                    && !self.parents(root, level).is_empty()
             })
-            .map(|(shape, record)| Unprepared {
-                shape: shape.describe(),
-                why: self.why_no_p0(root.key, shape),
+            .map(|(level, record)| Unprepared {
+                level: level.name().to_owned(),
+                shape: level.describe().unwrap_or_default(),
+                why: self.why_not_deeper(root.key, level),
                 output: record
                     .failure
                     .as_ref()
@@ -207,10 +213,7 @@ fn process_status(zygote: &Zygote, state: &str, now: Instant) -> ProcessStatus {
         }),
         holds: zygote.holds.clone(),
         shallow: zygote.shallow.clone(),
-        shape: match &zygote.level {
-            Level::Z0 => None,
-            Level::P0(shape) => Some(shape.describe()),
-        },
+        shape: zygote.level.describe(),
         served: zygote.served,
         running: zygote.runs.len(),
         build_seconds: zygote.build_seconds,
@@ -309,7 +312,7 @@ impl RootStatus {
             }
         }
         for kind in &self.unprepared {
-            let _ = writeln!(out, "    no P0  {}", kind.why);
+            let _ = writeln!(out, "    no {}  {}", kind.level, kind.why);
             let _ = writeln!(
                 out,
                 "        {}",

@@ -21,8 +21,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::choose::Answer;
+use super::level::Level;
 use super::runs::Worker;
-use super::shape::{RootKey, Shape};
+use super::shape::RootKey;
 use crate::process::Process;
 use crate::protocol::Parked;
 use crate::trace::Trace;
@@ -30,15 +31,6 @@ use crate::transport::Connection;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct ZygoteId(pub(super) u64);
-
-/// How far a zygote goes before it parks.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Level {
-    /// pytest is imported.
-    Z0,
-    /// Plugins are imported and registered: grown for runs of this shape.
-    P0(Shape),
-}
 
 #[derive(Debug)]
 pub(super) enum State {
@@ -60,13 +52,15 @@ pub(super) struct Zygote {
     pub(super) id: ZygoteId,
     pub(super) root: RootKey,
     pub(super) level: Level,
+    /// The zygote it was forked from.
+    pub(super) parent: Option<ZygoteId>,
     pub(super) state: State,
     pub(super) control: Connection,
     /// What it wrote to its standard output and error.
     output: File,
     pub(super) started: Instant,
     /// Whom to end if it hangs. Of a Z0 that has not spoken yet: what was started, whose child it
-    /// will be. Of a P0: nobody.
+    /// will be. Of a grown one: nobody.
     process: Option<Process>,
     /// The process group that is its own: nobody's worker is in it.
     group: Option<i32>,
@@ -79,7 +73,7 @@ pub(super) struct Zygote {
     pub(super) holds: String,
     pub(super) shallow: Option<String>,
     pub(super) build_seconds: f64,
-    answers: BTreeMap<Shape, Answer>,
+    answers: BTreeMap<Level, Answer>,
     /// Runs it was given that have not ended.
     pub(super) runs: BTreeSet<u64>,
     pub(super) served: u32,
@@ -132,6 +126,7 @@ impl Zygote {
             id,
             root,
             level,
+            parent: None,
             state: State::Starting,
             control,
             output,
@@ -175,9 +170,7 @@ impl Zygote {
             self.trace.inherit(parent);
         }
         self.watched = self.trace.watched();
-        if let Level::P0(shape) = &self.level {
-            self.answers.insert(shape.clone(), Answer::Accepts);
-        }
+        self.answers.insert(self.level.clone(), Answer::Accepts);
         self.state = State::Ready;
     }
 
@@ -236,20 +229,36 @@ impl Zygote {
         self.runs.insert(run);
     }
 
-    /// A run of this shape has entered pytest.
-    pub(super) fn was_entered(&mut self, run: u64, shape: Shape) {
+    /// One of the runs that have these levels has entered pytest.
+    pub(super) fn was_entered(&mut self, run: u64, levels: &[Level]) {
         self.served += 1;
         self.used = run;
-        self.note(shape, Answer::Accepts);
+        self.note(levels, Answer::Accepts);
     }
 
-    /// What it is known to say to a shape.
-    pub(super) fn answer(&self, shape: &Shape) -> Answer {
-        self.answers.get(shape).copied().unwrap_or(Answer::Unknown)
+    /// What it is known to say to runs that have these levels.
+    pub(super) fn answer(&self, levels: &[Level]) -> Answer {
+        let Some(level) = self.like_its_own(levels) else {
+            return Answer::Accepts;
+        };
+        // Other early options may come to the same; other conftests do not.
+        let unknown = match level {
+            Level::Z0 | Level::P0(_) => Answer::Unknown,
+            Level::Z2(_) => Answer::Refuses,
+        };
+        self.answers.get(level).copied().unwrap_or(unknown)
     }
 
-    pub(super) fn note(&mut self, shape: Shape, answer: Answer) {
-        self.answers.insert(shape, answer);
+    pub(super) fn note(&mut self, levels: &[Level], answer: Answer) {
+        if let Some(level) = self.like_its_own(levels).cloned() {
+            self.answers.insert(level, answer);
+        }
+    }
+
+    /// That of these levels which is as deep as its own. (All runs of a root have the Z0.)
+    fn like_its_own<'a>(&self, levels: &'a [Level]) -> Option<&'a Level> {
+        let depth = self.level.depth();
+        levels.iter().find(|level| level.depth() == depth)
     }
 
     /// No shape is left that it would accept, as far as is known.
@@ -273,16 +282,14 @@ impl Zygote {
     }
 
     pub(super) fn name(&self) -> &'static str {
-        match self.level {
-            Level::Z0 => "Z0",
-            Level::P0(_) => "P0",
-        }
+        self.level.name()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::shape::Shape;
     use crate::daemon::tests::fakes::{NOBODY, memory_file, parked, run};
     use std::io::Write;
     use std::os::unix::process::CommandExt;
@@ -347,13 +354,18 @@ mod tests {
 
     #[test]
     fn a_prepared_checkpoint_accepts_the_shape_it_was_grown_for() {
-        let shape = Shape::of(&run());
-        let (mut z, _theirs) = zygote(Level::P0(shape.clone()));
-        assert_eq!(z.answer(&shape), Answer::Unknown);
-        z.park(parked(9), Some(&Trace::default()));
-        assert_eq!(z.answer(&shape), Answer::Accepts);
-        z.note(shape, Answer::Refuses);
-        assert!(z.accepts_nothing());
+        let mut other = run();
+        other.cwd = b"/elsewhere".to_vec();
+        for (depth, unknown) in [(0, Answer::Unknown), (1, Answer::Refuses)] {
+            let levels = Level::all(&run());
+            let (mut z, _theirs) = zygote(levels[depth].clone());
+            assert_eq!(z.answer(&levels), unknown);
+            z.park(parked(9), Some(&Trace::default()));
+            assert_eq!(z.answer(&levels), Answer::Accepts);
+            assert_eq!(z.answer(&Level::all(&other)), unknown);
+            z.note(&levels, Answer::Refuses);
+            assert!(z.accepts_nothing());
+        }
     }
 
     #[test]

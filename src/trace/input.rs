@@ -67,9 +67,10 @@ pub struct FileInput {
 pub enum Role {
     /// Its content was read.
     Content,
-    /// Byte code that did not exist when its source was compiled. It may come into being, as long
-    /// as it stands for the very source (`size`, `mtime` in seconds) that was compiled then.
-    MissingByteCode { source: [u32; 2] },
+    /// Byte code that was missing or outdated when its source was compiled. It may come into being
+    /// or change, as it is written from the very source (`mtime` in seconds, `size`) that was
+    /// compiled then, or else is not looked at.
+    UnusedByteCode { source: [u32; 2] },
     /// Only its being there, and of what kind, was asked.
     Probe,
 }
@@ -153,16 +154,17 @@ impl FileInput {
                     return changed(&self.path, "came or went");
                 }
             }
-            (Role::MissingByteCode { source }, None, Some(_)) => {
+            (Role::UnusedByteCode { .. }, _, None) => {}
+            (Role::UnusedByteCode { source }, _, Some(_)) => match Header::of(&self.path) {
                 // Plain pytest has written it since, for the source that was compiled.
-                match byte_code_source(&self.path) {
-                    Some(stands_for) if stands_for == source => {
-                        self.signature = found;
-                        self.role = Role::Content;
-                    }
-                    _ => return changed(&self.path, "stands for another source"),
+                Header::Time(stands_for) if stands_for == source => {
+                    self.signature = found;
+                    self.role = Role::Content;
                 }
-            }
+                // Python compares it with the source itself, and compiles that.
+                Header::Time(_) | Header::Hash | Header::Other => {}
+                Header::Trusted => return changed(&self.path, "stands for another source"),
+            },
             (_, None, None) => {}
             (_, Some(_), None) => return changed(&self.path, "is gone"),
             (_, None, Some(_)) => return changed(&self.path, "is new"),
@@ -239,16 +241,47 @@ fn listing(path: &Path, interest: &Interest) -> [u8; 32] {
     *hasher.finalize().as_bytes()
 }
 
-/// The source's `mtime` in seconds and `size`, from the header of a byte code file that is
-/// checked by time (PEP 552); `None` for anything else.
-fn byte_code_source(path: &Path) -> Option<[u32; 2]> {
-    use std::io::Read;
-    let mut header = [0u8; 16];
-    fs::File::open(path).ok()?.read_exact(&mut header).ok()?;
-    let word = |at: usize| {
-        u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
-    };
-    (word(4) == 0).then(|| [word(8), word(12)])
+/// How byte code tells which source it stands for (PEP 552).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Header {
+    /// The source's `mtime` in seconds and `size`.
+    Time([u32; 2]),
+    /// A hash of the source, which is compared.
+    Hash,
+    /// It is taken as it is.
+    Trusted,
+    /// It is none, or cannot be read.
+    Other,
+}
+
+impl Header {
+    fn of(path: &Path) -> Self {
+        use std::io::Read;
+        let mut header = [0u8; 16];
+        let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut header));
+        if read.is_err() {
+            return Self::Other;
+        }
+        let word = |at: usize| {
+            u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+        };
+        match word(4) {
+            0 => Self::Time([word(8), word(12)]),
+            1 => Self::Trusted,
+            3 => Self::Hash,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Whether Python would use this byte code for a source of this `mtime` in seconds and `size`,
+/// without a look at the source's content.
+pub fn is_used_byte_code(path: &Path, source: [u32; 2]) -> bool {
+    match Header::of(path) {
+        Header::Time(stands_for) => stands_for == source,
+        Header::Trusted => true,
+        Header::Hash | Header::Other => false,
+    }
 }
 
 /// Digest of where a symbolic link points to; `None` if it is none.
@@ -343,18 +376,26 @@ mod tests {
     fn byte_code_may_appear_for_the_source_that_was_compiled() {
         let (_dir, path) = file("");
         fs::remove_file(&path).unwrap();
-        let role = Role::MissingByteCode { source: [7, 9] };
+        let role = Role::UnusedByteCode { source: [7, 9] };
         let mut input = FileInput::take(path.clone(), role);
         assert_eq!(input.check(now_ns()), Ok(()));
-        let pyc = |mtime: u32, size: u32| {
-            let mut bytes = vec![1, 2, 3, 4, 0, 0, 0, 0];
+        let pyc = |flags: u8, mtime: u32, size: u32| {
+            let mut bytes = vec![1, 2, 3, 4, flags, 0, 0, 0];
             bytes.extend(mtime.to_le_bytes());
             bytes.extend(size.to_le_bytes());
             bytes
         };
-        fs::write(&path, pyc(7, 8)).unwrap();
+        // Outdated, compared by a hash, and gone again: the source is compiled each time.
+        for bytes in [pyc(0, 7, 8), pyc(3, 1, 2), Vec::new()] {
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(input.check(now_ns()), Ok(()));
+        }
+        fs::write(&path, pyc(1, 1, 2)).unwrap();
         assert!(input.check(now_ns()).is_err());
-        fs::write(&path, pyc(7, 9)).unwrap();
+        fs::write(&path, pyc(0, 7, 9)).unwrap();
         assert_eq!(input.check(now_ns()), Ok(()));
+        // From here on it is used.
+        fs::write(&path, pyc(0, 7, 8)).unwrap();
+        assert!(input.check(now_ns()).is_err());
     }
 }

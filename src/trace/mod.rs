@@ -17,7 +17,7 @@ use std::thread::{Builder, available_parallelism};
 
 use serde::{Deserialize, Serialize};
 
-pub use input::{DirInput, FileInput, Interest, Role, Signature, now_ns};
+pub use input::{DirInput, FileInput, Interest, Role, Signature, is_used_byte_code, now_ns};
 
 /// One environment variable that was read: its name and a keyed hash of its value, or its absence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,16 +111,14 @@ impl Trace {
     pub fn check_caller(&self, caller: Caller<'_>) -> Result<(), Mismatch> {
         let shown = String::from_utf8_lossy;
         if self.cwd.as_deref().is_some_and(|cwd| cwd != caller.cwd) {
-            return Err(Mismatch::Other(
-                "a plugin read another working directory".into(),
-            ));
+            return Err(Mismatch::Other("another working directory was read".into()));
         }
         if self.argv.as_deref().is_some_and(|argv| argv != caller.argv) {
-            return Err(Mismatch::Other("a plugin read other arguments".into()));
+            return Err(Mismatch::Other("other arguments were read".into()));
         }
         if self.tty.is_some_and(|tty| tty != caller.tty) {
             return Err(Mismatch::Other(
-                "a plugin asked for another kind of terminal".into(),
+                "another kind of terminal was asked for".into(),
             ));
         }
         let mut seen = BTreeSet::new();

@@ -14,11 +14,14 @@ from typing import Any
 
 from .rendezvous import PATIENCE, eventually
 
+LEVELS = ["Z0", "P0", "Z2"]
+"""Depths of checkpoints, the shallowest first."""
+
 
 @dataclass
 class Checkpoint:
     level: str
-    """`Z0` or `P0`."""
+    """One of `LEVELS`."""
     state: str
     """`starting`, `ready`, `replacement` or `leaving`."""
     pid: int | None
@@ -69,6 +72,10 @@ class Status:
 
     def ready(self, level: str) -> list[Checkpoint]:
         return [c for c in self.checkpoints if c.level == level and c.state == "ready"]
+
+    def deepest(self) -> list[Checkpoint]:
+        """Those that are ready and of which there are no deeper ones."""
+        return next(filter(None, map(self.ready, reversed(LEVELS))), [])
 
     @property
     def pids(self) -> list[int]:

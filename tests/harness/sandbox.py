@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Callable
 
-from .daemon import Daemon, Run, end_processes_with
+from .daemon import LEVELS, Daemon, Run, end_processes_with
 from .environments import Environment
 from .outcome import Outcome, assert_same
 from .rendezvous import BEACON, PATIENCE, Rendezvous
@@ -164,7 +164,8 @@ class Sandbox:
         return self.run(self.pytest, *arguments, **how)  # type: ignore[arg-type]
 
     def warm(self, *arguments: str, at: str | None = "P0", **how: object) -> Outcome:
-        """A run of pyseidon-test that has to be served by a checkpoint of this depth."""
+        """A run of pyseidon-test that has to be served by a checkpoint of this depth, or a deeper
+        one."""
         outcome = self.run(self.pyseidon, *arguments, **how)  # type: ignore[arg-type]
         self.assert_served(at, outcome)
         return outcome
@@ -187,12 +188,13 @@ class Sandbox:
         return self.daemon.last_run()
 
     def assert_served(self, at: str | None, outcome: Outcome | str = "") -> None:
-        """The last run was served at this depth; `None`: by plain pytest. Without this a test
-        could pass by falling back."""
+        """The last run was served at this depth or deeper; `None`: by plain pytest. Without this a
+        test could pass by falling back."""
         if REFERENCE:
             return
         run = self.last_run()
-        assert run.checkpoint == at, (
+        deep_enough = [None] if at is None else LEVELS[LEVELS.index(at) :]
+        assert run.checkpoint in deep_enough, (
             f"served by {run.checkpoint or 'plain pytest'}, not {at}: {run.why}\n{outcome}"
         )
 

@@ -57,6 +57,10 @@ pub(super) struct Manner {
     pub(super) unsettled: bool,
     /// A file that all of them have read.
     pub(super) reads: Option<std::path::PathBuf>,
+    /// A P0 can be grown into something deeper.
+    pub(super) goes_deeper: bool,
+    /// A file that Z2s have read beside.
+    pub(super) z2_reads: Option<std::path::PathBuf>,
     /// A P0 refuses arguments that it was not grown with.
     pub(super) refuses_others: bool,
     /// Names of the environment that all of them have read.
@@ -113,9 +117,9 @@ impl Fakes {
         end(&control, &client, id);
     }
 
-    fn start(self: &Arc<Self>, control: Connection, grown_for: Option<Run>) {
+    fn start(self: &Arc<Self>, control: Connection, depth: usize, grown_for: Option<Run>) {
         let fakes = Arc::clone(self);
-        std::thread::spawn(move || fakes.live(control, grown_for));
+        std::thread::spawn(move || fakes.live(control, depth, grown_for));
     }
 
     fn park(&self, control: &Arc<Connection>, manner: &Manner, run: &Run) {
@@ -149,14 +153,20 @@ impl Fakes {
         }
     }
 
-    fn live(self: Arc<Self>, control: Connection, grown_for: Option<Run>) {
+    fn live(self: Arc<Self>, control: Connection, depth: usize, grown_for: Option<Run>) {
         // One for reading, one that others may write to.
         let mut reader = Connection::new(control.stream().try_clone().unwrap());
         let control = Arc::new(control);
         if let Some(run) = &grown_for {
-            *self.grown.lock().unwrap() += 1;
             let mut manner = self.manner.lock().unwrap().clone();
             manner.reads_env.append(&mut manner.p0_reads_env);
+            if depth == 1 {
+                *self.grown.lock().unwrap() += 1;
+            } else if manner.goes_deeper {
+                manner.reads = manner.z2_reads.take().or(manner.reads);
+            } else {
+                manner.fails = Some("nothing goes deeper".into());
+            }
             self.park(&control, &manner, run);
         }
         while let Ok(frame) = reader.receive() {
@@ -168,7 +178,7 @@ impl Fakes {
                     *self.started.lock().unwrap() += 1;
                     self.park(&control, &manner, &run);
                 }
-                Order::Grow { run, .. } => self.start(socket(), Some(*run)),
+                Order::Grow { run, .. } => self.start(socket(), depth + 1, Some(*run)),
                 Order::Serve { .. } if manner.dies => break,
                 Order::Serve { .. } if manner.mute => {}
                 Order::Serve { id, .. } if manner.loses_worker => {
@@ -239,7 +249,7 @@ fn end(control: &Connection, client: &Connection, id: u64) {
 
 impl Spawn for Arc<Fakes> {
     fn z0(&mut self, _run: &Run, control: OwnedFd, _output: &File) -> Result<Option<i32>> {
-        self.start(Connection::new(UnixStream::from(control)), None);
+        self.start(Connection::new(UnixStream::from(control)), 0, None);
         Ok(None)
     }
 }

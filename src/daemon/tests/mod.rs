@@ -3,6 +3,7 @@
 //! - [`fakes`]: zygotes and values
 //! - [`harness`]: a daemon without a process, and callers
 
+mod deeper;
 pub(super) mod fakes;
 mod harness;
 mod healing;

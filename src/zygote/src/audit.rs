@@ -18,6 +18,7 @@ use pyseidon::trace::{Signature, now_ns};
 use crate::ahead;
 use crate::fail::fail_now;
 use crate::page::Page;
+use crate::profile;
 use crate::seen::{absolute, note_relative, seen};
 
 type Hook = extern "C" fn(*const c_char, *mut ffi::PyObject, *mut c_void) -> c_int;
@@ -155,6 +156,7 @@ fn during_build(py: Python<'_>, event: &[u8], args: &Bound<'_, PyTuple>) {
     match event {
         b"import" => {
             if let Some(name) = text(args, 0) {
+                profile::on_import(&name);
                 seen().imported.insert(name);
             }
         }
@@ -192,7 +194,7 @@ fn open(py: Python<'_>, args: &Bound<'_, PyTuple>) {
         .and_then(|f| f.extract().ok())
         .unwrap_or(0);
     if mode.contains(['w', 'a', 'x', '+']) || flags & WRITING != 0 {
-        if path != "/dev/null" {
+        if path != "/dev/null" && !is_for_capture(py) {
             veto("open to write", Some(path));
         }
         return;
@@ -224,7 +226,7 @@ fn list(py: Python<'_>, args: &Bound<'_, PyTuple>) {
         // Resolution of names: recorded as such.
         return;
     }
-    if is_our_own(&by) {
+    if is_our_own(&by) || is_for_conftests(py) {
         return;
     }
     let path = text(args, 0).unwrap_or_else(|| ".".into());
@@ -237,13 +239,13 @@ fn list(py: Python<'_>, args: &Bound<'_, PyTuple>) {
 }
 
 fn is_our_own(file: &str) -> bool {
-    file.ends_with("/pyseidon/observe.py")
+    file.ends_with("/pyseidon/observe.py") || file.ends_with("/pyseidon/barriers.py")
 }
 
 /// What code run in the background must not do: a checkpoint of it would have effects that the
 /// user did not ask for, or hold what a fork cannot share.
 fn is_veto(event: &[u8]) -> bool {
-    const EVENTS: [&[u8]; 48] = [
+    const EVENTS: [&[u8]; 49] = [
         b"_thread.start_new_thread",
         b"_thread.start_joinable_thread",
         b"ftplib.connect",
@@ -289,6 +291,7 @@ fn is_veto(event: &[u8]) -> bool {
         b"sqlite3.connect",
         b"subprocess.Popen",
         b"sys.addaudithook",
+        b"sys.monitoring.register_callback",
         b"sys.setprofile",
         b"sys.settrace",
         b"urllib.Request",
@@ -298,6 +301,7 @@ fn is_veto(event: &[u8]) -> bool {
 
 fn is_harmless(py: Python<'_>, event: &[u8], args: &Bound<'_, PyTuple>) -> bool {
     match event {
+        b"os.remove" => is_for_capture(py),
         b"sqlite3.connect" => text(args, 0).as_deref() == Some(":memory:"),
         // `ctypes.util.find_library` lets it print its cache.
         b"subprocess.Popen" if text(args, 0).as_deref() == Some("/sbin/ldconfig") => {
@@ -320,17 +324,52 @@ fn veto(what: &str, of: Option<String>) -> ! {
     fail_now(&stage, &format!("`{what}`{of} during a background build"))
 }
 
+/// Whether pytest makes the nameless files that it captures output in: `tempfile` first tries
+/// whether a directory can be written to.
+fn is_for_capture(py: Python<'_>) -> bool {
+    is_asked_by(py, &["/tempfile.py"], "/_pytest/capture.py")
+}
+
+/// Whether pytest looks where conftests may be, which is compared when a worker is let go.
+fn is_for_conftests(py: Python<'_>) -> bool {
+    is_asked_by(py, &GLOBBING, "/_pytest/config/__init__.py")
+}
+
+/// Where `Path.glob` is, before Python 3.13 and since.
+const GLOBBING: [&str; 4] = [
+    "/pathlib.py",
+    "/pathlib/_local.py",
+    "/pathlib/_abc.py",
+    "/glob.py",
+];
+
+/// Whether the innermost code that is in none of the files `through` is in the file `by`.
+fn is_asked_by(py: Python<'_>, through: &[&str], by: &str) -> bool {
+    let mut frame = frame(py);
+    while let Some(at) = frame {
+        match file_of(&at) {
+            Some(file) if through.iter().any(|end| file.ends_with(end)) => {}
+            Some(file) => return file.ends_with(by),
+            None => return false,
+        }
+        frame = at.getattr("f_back").ok().filter(|back| !back.is_none());
+    }
+    false
+}
+
 /// The file of the innermost Python frame.
 fn caller(py: Python<'_>) -> Option<String> {
+    file_of(&frame(py)?)
+}
+
+fn frame(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
     // SAFETY: gives a borrowed frame or null; the interpreter is held.
-    let frame = unsafe {
-        Bound::from_borrowed_ptr_or_opt(py, ffi::PyEval_GetFrame().cast::<ffi::PyObject>())
-    }?;
-    frame
-        .getattr("f_code")
-        .and_then(|code| code.getattr("co_filename"))
-        .and_then(|name| name.extract())
-        .ok()
+    unsafe { Bound::from_borrowed_ptr_or_opt(py, ffi::PyEval_GetFrame().cast::<ffi::PyObject>()) }
+}
+
+fn file_of(frame: &Bound<'_, PyAny>) -> Option<String> {
+    let code = frame.getattr("f_code").ok()?;
+    code.getattr("co_filename").ok()?.extract().ok()
 }
 
 /// An argument that is a string, bytes, or a path object.

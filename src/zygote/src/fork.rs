@@ -24,7 +24,7 @@ pub(crate) enum Side {
 ///
 /// - `launch`: the only other thread waits in `launch` itself, and holds nothing.
 /// - `attempt`: looks for other threads, and its child ends there.
-/// - `Standby::fork`, `grow`: a process with another thread is not parked (`observe.py` looks), and
+/// - `Standby::fork`, `grow`: a process with another thread is not parked (`barriers.py` looks), and
 ///   no code but the loop's runs in it from then on. Their children leave the loop with an order.
 pub(crate) fn fork(_py: Python<'_>) -> io::Result<Side> {
     // SAFETY: the interpreter is held (`_py`), and each hook function is called exactly as

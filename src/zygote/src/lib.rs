@@ -12,8 +12,8 @@
 //! - [`classes`]: classes that no `__subclasses__()` shows
 //! - [`ahead`]: an import that was made before the fork, hidden until a run makes it
 //! - [`trial`]: a call in a forked child, to see what comes of it
-//! - [`audit`]: the audit hook: what a build reads, what it must not do, what a run imports
 //! - [`profile`]: reads that raise no audit event, seen as calls of C functions
+//! - [`audit`]: the audit hook: what a build reads, what it must not do, what a run imports
 //! - [`inherit`]: makes a fresh child the process that the caller would have started
 //! - [`steps`]: how a process becomes the next thing
 //! - [`standby`]: a child forked ahead, which waits for its run

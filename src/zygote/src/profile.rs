@@ -7,6 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -45,6 +46,19 @@ struct State {
     cwd: bool,
     terminal: bool,
     unseeded: Vec<Py<PyAny>>,
+    /// Tells the state of numpy's global generator, and what it told first.
+    numpy: Py<PyAny>,
+    made: Option<Py<PyAny>>,
+}
+
+/// numpy's global generator is about to be made.
+static NUMPY_COMES: AtomicBool = AtomicBool::new(false);
+
+/// This module is imported.
+pub(crate) fn on_import(name: &str) {
+    if name == "numpy.random.mtrand" || name == "numpy.random" {
+        NUMPY_COMES.store(true, Ordering::Relaxed);
+    }
 }
 
 static STATE: Mutex<Option<State>> = Mutex::new(None);
@@ -53,7 +67,7 @@ static STATE: Mutex<Option<State>> = Mutex::new(None);
 ///
 /// `functions` maps a kind's name to functions or bound methods of it; `find_spec` is the code of
 /// `importlib.util.find_spec`; `stdlib` and `core` are prefixes of file names; `known` are `(end of
-/// a file's name, kind)` of reads that do not count.
+/// a file's name, kind)` of reads that do not count; `numpy` tells the state of its generator.
 #[pyfunction]
 pub(crate) fn observe(
     functions: &Bound<'_, PyDict>,
@@ -61,6 +75,7 @@ pub(crate) fn observe(
     stdlib: Vec<String>,
     core: Vec<String>,
     known: Vec<(String, String)>,
+    numpy: Py<PyAny>,
 ) -> PyResult<()> {
     let mut kinds = HashMap::new();
     for (name, group) in functions {
@@ -85,6 +100,8 @@ pub(crate) fn observe(
         cwd: false,
         terminal: false,
         unseeded: Vec::new(),
+        numpy,
+        made: None,
     });
     Ok(())
 }
@@ -106,7 +123,8 @@ fn kind_of(name: &str) -> PyResult<Kind> {
     })
 }
 
-/// What was found since [`observe`]: `{"probes", "inspected", "cwd", "terminal", "unseeded"}`.
+/// What was found since [`observe`]: `{"probes", "inspected", "cwd", "terminal", "unseeded",
+/// "numpy"}`.
 #[pyfunction]
 pub(crate) fn findings(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let found = PyDict::new(py);
@@ -118,6 +136,7 @@ pub(crate) fn findings(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         found.set_item("cwd", state.cwd)?;
         found.set_item("terminal", state.terminal)?;
         found.set_item("unseeded", PyList::new(py, state.unseeded)?)?;
+        found.set_item("numpy", state.made)?;
     }
     Ok(found)
 }
@@ -140,6 +159,9 @@ pub(crate) fn profile(
     event: &str,
     arg: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
+    if NUMPY_COMES.load(Ordering::Relaxed) {
+        note_numpy(frame.py())?;
+    }
     if event == "call" {
         return on_call(frame);
     }
@@ -198,6 +220,23 @@ pub(crate) fn profile(
     Ok(())
 }
 
+/// Notes the state of numpy's generator as soon as there is one: before any code of the user's.
+fn note_numpy(py: Python<'_>) -> PyResult<()> {
+    let numpy = match STATE.try_lock() {
+        Ok(guard) => guard.as_ref().map(|state| state.numpy.clone_ref(py)),
+        Err(_) => None,
+    };
+    let Some(numpy) = numpy else { return Ok(()) };
+    let state = numpy.call0(py)?;
+    if !state.is_none(py) {
+        NUMPY_COMES.store(false, Ordering::Relaxed);
+        if let Some(found) = STATE.lock().expect("no panic while held").as_mut() {
+            found.made = Some(state);
+        }
+    }
+    Ok(())
+}
+
 /// Notes what is looked for as if it was to be imported.
 fn on_call(frame: &Bound<'_, PyAny>) -> PyResult<()> {
     let is_search = STATE.try_lock().is_ok_and(|guard| {
@@ -222,6 +261,15 @@ fn impure(function: &Bound<'_, PyAny>, what: &str, by: &str) -> ! {
         .unwrap_or_default();
     let stage = seen().stage.clone();
     fail_now(&stage, &format!("`{by}` {what} (`{name}`)"))
+}
+
+/// Whether `Path.stat` of `pathlib`, running in `frame` of this file, is asked by one of its own
+/// methods that only tell of what kind something is: `Path.is_dir`.
+fn is_asked_for_kind(frame: &Bound<'_, PyAny>, file: &str) -> PyResult<bool> {
+    let code = frame.getattr("f_back")?.getattr("f_code")?;
+    let name: String = code.getattr("co_name")?.extract()?;
+    let is_own = code.getattr("co_filename")?.extract::<String>()? == file;
+    Ok(is_own && (name.starts_with("is_") || name == "exists"))
 }
 
 fn is_the_global_generator(generator: &Bound<'_, PyAny>) -> bool {
@@ -283,7 +331,10 @@ impl State {
         }
         let asking: String = code.getattr("co_name").ok()?.extract().ok()?;
         // `os.path.getmtime` and the like, and `Path.stat`, give more than a kind.
-        let only_kind = !asking.starts_with("get") && !matches!(asking.as_str(), "stat" | "lstat");
+        let only_kind = match asking.as_str() {
+            "stat" | "lstat" => is_asked_for_kind(frame, &file).unwrap_or(false),
+            asking => !asking.starts_with("get"),
+        };
         let locals = frame.getattr("f_locals").ok()?;
         for name in ["newpath", "path", "s", "filename", "self"] {
             let Ok(value) = locals.get_item(name) else {

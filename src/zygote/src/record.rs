@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use pyo3::prelude::*;
-use pyseidon::trace::{DirInput, FileInput, Interest, Role, Signature, Trace};
+use pyseidon::trace::{DirInput, FileInput, Interest, Role, Signature, Trace, is_used_byte_code};
 
 use crate::seen::Seen;
 
@@ -50,7 +50,7 @@ pub(crate) fn trace(seen: &Seen, facts: Facts, key: [u8; 32]) -> (Trace, Option<
         let stands_for = Signature::of(source)
             .map(|s| [(s.mtime_ns.div_euclid(1_000_000_000)) as u32, s.size as u32]);
         let role = match stands_for {
-            Some(source) if !cached.exists() => Role::MissingByteCode { source },
+            Some(source) if !is_used_byte_code(cached, source) => Role::UnusedByteCode { source },
             _ => Role::Content,
         };
         files
@@ -94,7 +94,8 @@ pub(crate) fn trace(seen: &Seen, facts: Facts, key: [u8; 32]) -> (Trace, Option<
             Some(before) => input.role == Role::Content && *before != after,
             None => false,
         };
-        let young = late(after) && input.role != Role::Probe;
+        let is_read = !matches!(input.role, Role::Probe | Role::UnusedByteCode { .. });
+        let young = late(after) && is_read;
         (changed || young).then(|| input.path.clone())
     });
     trace.files = files.into_values().collect();

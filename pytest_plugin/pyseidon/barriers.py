@@ -1,0 +1,152 @@
+"""What a fork cannot carry over, found by comparing before and after: barriers.
+
+Also what start-up code may not do, which was done before anything of ours could see it.
+"""
+
+import gc
+import os
+import sys
+
+import _signal
+
+from pyseidon import refresh
+
+# What start-up code may not do, as it is done before anything of ours could see it: the same
+# things that end the loading of plugins in a checkpoint.
+STARTUP_IMPURE = (
+    *("getpid", "getppid", "urandom", "uuid1", "uuid4", "random."),
+    *("time.time", "time()", "perf_counter", "monotonic", ".now(", ".today("),
+    *("Popen", "subprocess", "os.system", "socket", "open(", "Thread("),
+    *("isatty", "getcwd", "sys.argv", "register_at_fork", "signal.signal"),
+    *("environ", "getenv", "settrace", "setprofile", "addaudithook", "meta_path", "seed("),
+    *("print(", "sys.std", "write", "sys.path_hooks", "ctypes"),
+)
+# Read, and found to do none of it at start-up, though a function of theirs may.
+STARTUP_KNOWN = (
+    *("_distutils_hack", "distutils-precedence.pth", "_virtualenv", "__editable__"),
+    *("a1_coverage.pth", "pytest-cov.pth", "init_cov_core.pth"),
+)
+
+
+def at_startup(texts):
+    """Why no process that started like this one can stand for another, or None."""
+    reason = printed("start-up code")
+    if reason:
+        return reason
+    if sys.flags.inspect:
+        return "the interpreter was told to become interactive at the end"
+    now = world()
+    # 0, 1, 2, the control channel, and the directory that is being listed.
+    if now["descriptors"] != 5:
+        return "start-up code left a descriptor open"
+    if now["threads"] != 1:
+        return "start-up code started a thread"
+    if any(callable(h) and h is not _signal.default_int_handler for h in now["signal handlers"]):
+        return "start-up code handles signals"
+    for path in texts:
+        if any(known in path for known in STARTUP_KNOWN):
+            continue
+        # In bytes: the first text file makes Python 3.9 import what pytest imports later.
+        with open(path, "rb") as file:
+            text = file.read().decode(errors="replace")
+        for word in STARTUP_IMPURE:
+            if word in text:
+                return f"`{path}`, run at start-up, has `{word}` in it"
+    return None
+
+
+def printed(who):
+    """What was written to the standard streams, in words, or None."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    if not os.fstat(1).st_size:
+        return None
+    with open("/proc/self/fd/1", "rb") as file:
+        return f"{who} printed {file.read(200).decode(errors='replace').strip()!r}"
+
+
+def world():
+    """What a forked child does not get, or what is set anew in it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return {
+        "descriptors": len(os.listdir("/proc/self/fd")),
+        "threads": 1 if is_beside_openblas() else len(os.listdir("/proc/self/task")),
+        "signal handlers": [_signal.getsignal(n) for n in range(1, 65) if n not in (32, 33)],
+        "working directory": os.getcwd(),
+        "umask": mask,
+        "processors": os.sched_getaffinity(0),
+        "resource limits": limits(),
+        "switch for byte code": repr(sys.dont_write_bytecode),
+        # A lock or a queue between processes would be one for all runs.
+        "shared memory": shared_memory(),
+        "standard streams": [id(sys.stdin), id(sys.stdout), id(sys.stderr)],
+    }
+
+
+def is_beside_openblas():
+    """Whether OpenBLAS is loaded, which numpy is linked with: its threads are native, end before a
+    fork and are made anew on both sides when they are needed."""
+    with open("/proc/self/maps", "rb") as file:
+        return b"openblas" in file.read()
+
+
+def found(state):
+    """Why a fork could not carry over what plugins have done, or None."""
+    who = state.who
+    reason = printed(who)
+    if reason:
+        return reason
+    if state.argv_kept or is_argv_kept():
+        return f"{who} keeps `sys.argv`, which is another object in each run"
+    if state.has_drawn:
+        return f"{who} seeds numpy's global generator, or draws from it"
+    after = world()
+    for name, before in state.world.items():
+        if name == "descriptors":
+            continue
+        if after[name] != before:
+            return f"{who} changed the process's {name}"
+    refresh.HANDLERS[:] = stream_handlers()
+    rebound = {id(owner) for handler, _ in refresh.HANDLERS for owner in (handler, vars(handler))}
+    for name in ("stdin", "stdout", "stderr"):
+        # What was there at Z0 is frozen, so it is not among the referrers.
+        if any(id(owner) not in rebound for owner in gc.get_referrers(getattr(sys, name))):
+            return f"{who} keeps `sys.{name}`, which is another object in each run"
+    if after["descriptors"] != state.world["descriptors"]:
+        return f"{who} left a descriptor open"
+    return None
+
+
+def shared_memory():
+    """The places of memory that a forked process would write to for others as well."""
+    # In bytes: the first text file makes Python 3.9 import what pytest imports later.
+    with open("/proc/self/maps", "rb") as file:
+        fields = [line.split() for line in file]
+    return [field[0] for field in fields if field[1].endswith(b"s") and b"w" in field[1]]
+
+
+def stream_handlers():
+    """Logging handlers that were made for a standard stream: `(handler, name)`."""
+    logging = sys.modules["logging"]
+    found = []
+    for reference in logging._handlerList:
+        handler = reference()
+        for name in ("stdout", "stderr"):
+            # (`logging.lastResort` asks for the stream each time.)
+            if handler is not None and vars(handler).get("stream") is getattr(sys, name):
+                found.append((handler, name))
+    return found
+
+
+def limits():
+    with open("/proc/self/limits", "rb") as file:
+        return file.read()
+
+
+def is_argv_kept():
+    """Whether anybody but `sys` and a running function holds the recording list of arguments."""
+    return type(sys.argv) is not list and any(
+        referrer is not sys.__dict__ and not hasattr(referrer, "f_code")
+        for referrer in gc.get_referrers(sys.argv)
+    )
