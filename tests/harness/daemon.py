@@ -154,14 +154,15 @@ class Daemon:
         latest: list[Status] = []
 
         def is_ready() -> bool:
-            latest[:] = self.all()
             return bool(latest) and latest[-1].is_ready_for_more_like_the_last(level)
 
         def is_over() -> bool:
+            latest[:] = self.all()
             return is_ready() or bool(latest and latest[-1].given_up)
 
         try:
             eventually(is_over, f"a {level} that is ready")
+            # Of the same answer: in the next one a replacement may have begun.
             if not is_ready():
                 raise TimeoutError("the daemon has given up: " + "\n".join(latest[-1].given_up))
         except TimeoutError as error:
