@@ -163,7 +163,36 @@ CASES = [
         def test_a():
             print(reg.R)
         """,
-        (Twist("PLUG=1", how=How({"PLUG": "1"})), Twist("PLUG is away again", unnoticed=True)),
+        (
+            Twist("PLUG=1", how=How({"PLUG": "1"})),
+            Twist("PLUG is away again", how=How({"PLUG": None})),
+        ),
+    ),
+    Case(
+        "conftest imports under a condition that ends",
+        """
+        -- reg.py
+        R = []
+        -- plug.py
+        import reg
+
+        reg.R.append('plug')
+        -- conftest.py
+        import os
+
+        if os.environ.get('PLUG'):
+            import plug
+        -- test_a.py
+        import reg
+
+        def test_a():
+            print(reg.R)
+        """,
+        (
+            Twist("PLUG is away", how=How({"PLUG": None})),
+            Twist("PLUG=1 again", how=How({"PLUG": "1"})),
+        ),
+        how=How({"PLUG": "1"}),
     ),
     Case(
         "module skips itself between its imports",

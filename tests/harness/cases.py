@@ -8,6 +8,7 @@ says what the answer is. By what a run is served is nobody's business here, as l
 
 from __future__ import annotations
 
+import re
 import textwrap
 import time
 from collections.abc import Mapping
@@ -23,6 +24,16 @@ from .sandbox import Sandbox
 
 # The whole text of a file, what replaces what in it, or `None`: it goes away.
 Content = Union[str, bytes, tuple[str, str], None]
+
+
+# What `imports_for` takes for modules: without a list, a variable's name could be one.
+STANDARD = {
+    *("asyncio", "atexit", "builtins", "configparser", "ctypes", "datetime", "decimal"),
+    *("faulthandler", "fcntl", "gc", "getpass", "glob", "importlib", "io", "json", "linecache"),
+    *("locale", "logging", "mmap", "multiprocessing", "os", "pathlib", "pkgutil", "random"),
+    *("resource", "secrets", "select", "shutil", "signal", "socket", "sqlite3", "subprocess"),
+    *("sys", "tempfile", "threading", "time", "types", "uuid", "warnings", "zipfile"),
+}
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,10 @@ class Twist:
     """Plain pytest shows the same as before. Otherwise it must not: who changes nothing that can
     be seen has tested nothing."""
 
+    only_at_once: bool = False
+    """The daemon never says of this run that all is ready for it, though it is: a directory which
+    is served by what was prepared for another stays `not prepared yet`. So it comes last."""
+
     @property
     def is_change(self) -> bool:
         """More than another selection."""
@@ -68,6 +83,8 @@ class Case:
     """By default what tests print is shown, so that state can be compared and not only outcomes."""
     how: How = How()
     unordered: bool = False
+    warm: bool = True
+    """False where no checkpoint can be built, as after some start-up code: plain pytest's runs."""
 
 
 def each(cases: list[Case]) -> pytest.MarkDecorator:
@@ -80,6 +97,12 @@ def each(cases: list[Case]) -> pytest.MarkDecorator:
 def select(*arguments: str) -> Twist:
     """The same files, another run."""
     return Twist(" ".join(arguments), arguments=("-rA", *arguments))
+
+
+def below(cwd: str, *arguments: str) -> Twist:
+    """From another directory."""
+    what = " ".join(["below", cwd, *arguments])
+    return Twist(what, arguments=("-rA", *arguments), how=How(cwd=cwd), only_at_once=True)
 
 
 def edit(name: str, content: Content, unnoticed: bool = False) -> Twist:
@@ -98,6 +121,12 @@ def files_of(text: str) -> dict[str, str]:
     return files
 
 
+def imports_for(code: str) -> str:
+    """Imports of the standard modules that code in one of a case's tables speaks of."""
+    words = set(re.findall(r"\b(importlib\.\w+|[a-z]\w*)(?=\.)", code))
+    return "".join(f"import {word}\n" for word in sorted(words) if word.split(".")[0] in STANDARD)
+
+
 def write(sandbox: Sandbox, files: Mapping[str, Content]) -> None:
     for name, content in files.items():
         path = sandbox.project / name
@@ -114,13 +143,15 @@ def write(sandbox: Sandbox, files: Mapping[str, Content]) -> None:
 def play(sandbox: Sandbox, case: Case) -> None:
     """Warm, with all that is learned from some runs; then each twist, at once and warm again."""
     files = files_of(case.files) if isinstance(case.files, str) else case.files
-    # So that pytest looks no further for a root.
+    # A seed that stays: where it varies, zygotes are replaced after so and so many runs.
+    sandbox.env["PYTHONHASHSEED"] = "0"
+    # The file, so that pytest looks no further for a root.
     write(sandbox, {"pytest.ini": "[pytest]\n", **files})
     player = _Player(sandbox, case)
     plain = player.plain(case.arguments, case.how)
     for number in range(3):
         player.compare(plain, case.arguments, case.how, f"run {number} of {case.name}")
-        sandbox.until_ready()
+        player.until_ready()
     player.compare(plain, case.arguments, case.how, f"the warm run of {case.name}", warm=True)
     last = {case.arguments: plain}
     for twist in case.twists:
@@ -138,10 +169,12 @@ def play(sandbox: Sandbox, case: Case) -> None:
             changed = shown(last[arguments]) != shown(plain)
             assert changed != twist.unnoticed, f"{what}: changes {changed}\n{plain}"
         last[arguments] = plain
-        sandbox.until_ready()
+        if twist.only_at_once:
+            continue
+        player.until_ready()
         for word in ("first", "second"):
             player.compare(plain, arguments, how, f"{what}: the {word} run after it", warm=True)
-            sandbox.until_ready()
+            player.until_ready()
 
 
 def shown(outcome: Outcome) -> list[str]:
@@ -154,10 +187,17 @@ class _Player:
     def __init__(self, sandbox: Sandbox, case: Case):
         self.sandbox = sandbox
         self.unordered = case.unordered
+        self.is_warm = case.warm
+
+    def until_ready(self) -> None:
+        if self.is_warm:
+            self.sandbox.until_ready()
 
     def run(self, program: Path, arguments: tuple[str, ...], how: How) -> Outcome:
-        # For projects that ask whether something is from this run: see `SINCE`.
+        # For projects that ask whether something is from this run, or was done once in each.
         (self.sandbox.home / "started").write_text(repr(time.time()))
+        with open(self.sandbox.home / "runs", "a") as runs:
+            runs.write(".")
         return self.sandbox.run(
             program,
             *arguments,
@@ -178,7 +218,7 @@ class _Player:
     ) -> None:
         outcome = self.product(arguments, how)
         assert_same(plain, outcome, what, self.unordered)
-        if warm and not harness.REFERENCE:
+        if warm and self.is_warm and not harness.REFERENCE:
             # At whatever depth. Without this a case could pass by plain pytest alone.
             run = self.sandbox.last_run()
             assert run.checkpoint, f"{what} was plain pytest's: {run.why}\n{outcome}"
