@@ -82,6 +82,33 @@ DJANGO = """
 
 CASES = [
     Case(
+        "plugins that are left out, and what they would have imported",
+        """
+        -- conftest.py
+        import sys
+
+        SEEN = sorted({name.split(".")[0] for name in sys.modules})
+
+        def pytest_report_header():
+            return ", ".join(name for name in SEEN if name[0] != "_")
+        -- test_a.py
+        import sys
+
+        def test_a():
+            print(sorted({name.split(".")[0] for name in sys.modules}))
+        """,
+        (
+            Twist("no loading", how=How({"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})),
+            Twist("without one", arguments=("-rA", "-p", "no:freezer")),
+            Twist(
+                "only one",
+                arguments=("-rA", "-p", "pytest_cov"),
+                how=How({"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}),
+            ),
+            Twist("as it was"),
+        ),
+    ),
+    Case(
         "pytest-env",
         """
         -- pytest.ini
