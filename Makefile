@@ -11,7 +11,7 @@ JOBS ?= 4
 # Further arguments for pytest: make pytest ARGS='-k parity -x'
 ARGS ?=
 
-.PHONY: help demo test pytest parity bench lint lint-rust lint-python cargo-test wheel clean
+.PHONY: help demo test pytest parity model bench lint lint-rust lint-python cargo-test wheel clean
 
 help:
 	@echo 'make demo      the same tests by pytest, by a first and by a warm pyseidon-test, with times'
@@ -19,6 +19,8 @@ help:
 	@echo 'make pytest    only the Python suite; ARGS="-k signals -x" goes to pytest'
 	@echo 'make parity    the test suites of real packages from PyPI, plain and warm;'
 	@echo '               ARGS="click flask" for some of them, ARGS=--list for their names'
+	@echo 'make model     random projects, edits and selections, each run compared with plain pytest;'
+	@echo '               STEPS=10000 SEED=1 JOBS=2, REPLAY=.work/model/1.json for a failure again'
 	@echo 'make bench     the benchmark: table and chart, with every peer that installs; 20 minutes'
 	@echo '               ARGS="--quick --project plugins" for a part of it'
 	@echo 'make lint      formatting and lints of Rust and Python'
@@ -87,6 +89,11 @@ demo: $(WHEEL)
 
 parity: $(WHEEL)
 	$(DRIVER_PYTHON) -m tests.parity $(ARGS)
+
+STEPS ?= 1000
+model: $(WHEEL)
+	$(DRIVER_PYTHON) -m tests.model --jobs $(JOBS) --steps $(STEPS) $(if $(SEED),--seed $(SEED)) \
+		$(if $(REPLAY),--replay $(REPLAY)) $(ARGS)
 
 bench: $(WHEEL)
 	$(DRIVER_PYTHON) bench/run.py $(ARGS)
