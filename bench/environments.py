@@ -7,7 +7,11 @@ import subprocess
 import sys
 import venv
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Callable, Optional
+
+import generators
 
 BENCH = Path(__file__).resolve().parent
 ROOT = BENCH.parent
@@ -44,10 +48,24 @@ class Project:
     heavy: tuple = ()
     # An option of pytest or of a plugin that makes it write this file: who honours it?
     option: str = "--junitxml=report.xml"
+    # Writes the project into a directory, where it is none of those in `projects/`; it then has
+    # the requirements, and so the environments, of the project named by `like`.
+    generate: Optional[Callable] = None
+    like: str = ""
+    # By the kind of edit, the file that is edited.
+    edited: dict = field(default_factory=dict)
 
     @property
     def source(self):
         return BENCH / "projects" / self.name
+
+    @property
+    def requirements(self):
+        return BENCH / "projects" / self.environment / "requirements.txt"
+
+    @property
+    def environment(self):
+        return self.like or self.name
 
     @property
     def option_file(self):
@@ -62,11 +80,44 @@ PROJECTS = (
     Project("data", "numpy, pandas, scikit-learn", ("numpy", "pandas", "sklearn.pipeline")),
 )
 
+LARGE = (
+    Project(
+        "web-large",
+        "Django, 420 own modules",
+        ("django.contrib.admin", "django.test"),
+        generate=generators.write_web,
+        like="web",
+        edited=generators.WEB_EDITED,
+    ),
+    Project(
+        "data-large",
+        "pandas, scikit-learn, 370 own modules",
+        ("numpy", "pandas", "sklearn.pipeline"),
+        generate=generators.write_data,
+        like="data",
+        edited=generators.DATA_EDITED,
+    ),
+)
+
+SIZES = (100, 300, 1000, 3000, 10000)
+
+
+def synthetic(count):
+    return Project(
+        f"synthetic-{count}",
+        f"{count:,} modules of the standard library alone",
+        generate=partial(generators.write_synthetic, count=count),
+        like="nodeps",
+    )
+
 
 def copy_project(project, place):
     """A fresh copy, with the many trivial tests: 20 files, because one file is the other case."""
     shutil.rmtree(place, ignore_errors=True)
-    shutil.copytree(project.source, place, ignore=shutil.ignore_patterns("__pycache__", ".*"))
+    if project.generate:
+        project.generate(place)
+    else:
+        shutil.copytree(project.source, place, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     many = place / "tests" / "many"
     many.mkdir()
     for file in range(FILES_OF_MANY):
@@ -123,15 +174,17 @@ class Environments:
 
     def main(self, project):
         """The project with Pyseidon: what plain pytest and we run in."""
-        pins = read_pins(project.source / "requirements.txt")
-        return self.get(f"{project.name}-main", pins, self.wheel)
+        pins = read_pins(project.requirements)
+        return self.get(f"{project.environment}-main", pins, self.wheel)
 
     def with_peer(self, project, peer, older_pytest=False):
         """The project with a peer. The pins of the project win."""
-        own = read_pins(project.source / "requirements.txt")
+        own = read_pins(project.requirements)
         if older_pytest:
             own.update({n: p for n, p in read_pins(PEERS / "pytest8.txt").items() if n in own})
-        return self.get(f"{project.name}-{peer}", {**read_pins(PEERS / f"{peer}.txt"), **own})
+        return self.get(
+            f"{project.environment}-{peer}", {**read_pins(PEERS / f"{peer}.txt"), **own}
+        )
 
     def tool(self, peer):
         """A peer that is a program of its own, which is told the project's interpreter."""

@@ -68,7 +68,7 @@ class Ballast(Warm):
     def prepare(self):
         super().prepare()
         environments, wheel = self.bench.environments, self.bench.environments.wheel
-        pins = read_pins(self.project.source / "requirements.txt")
+        pins = read_pins(self.project.requirements)
         self.venv = environments.get("nodeps-ballast", pins, wheel)
         (packages,) = self.venv.glob("lib/python*/site-packages")
         install_ballast(packages)
