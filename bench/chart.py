@@ -1,6 +1,8 @@
 """The chart for the README: medians of one test file, as bars on a logarithmic axis."""
 
 import math
+from dataclasses import dataclass
+from typing import Optional
 from xml.sax.saxutils import escape
 
 WIDTH = 900
@@ -46,14 +48,90 @@ STYLE = """
 """
 
 
-def kind_of(name, abilities):
+@dataclass
+class Bar:
+    kind: str
+    title: str
+    # Milliseconds, or nothing: then there is only what is said.
+    value: Optional[float]
+    said: str
+
+    @property
+    def emphasis(self):
+        return "ours" if self.kind == "ours" else ""
+
+
+def kind_of(name, project):
     if name in ("warm", "first"):
         return "ours" if name == "warm" else "first"
-    if name.startswith("plain"):
+    if name.startswith("plain") or name == "second":
         return "plain"
     # A time for an answer that may be of yesterday is not to be mistaken for the others.
-    blind = any(abilities.get(name, {}).get(probe) for probe in FRESHNESS)
+    found = project.get("abilities", {}).get(name, {})
+    blind = any(found.get(probe) for probe in FRESHNESS)
+    cells = project.get("edits", {}).get(name, {})
+    blind = blind or any(is_wrong(cell) for cell in cells.values() if isinstance(cell, dict))
     return "stale" if blind else "peer"
+
+
+def is_wrong(cell):
+    return cell["right"] < cell["asked"]
+
+
+def selection_panel(name, project, titles):
+    bars = []
+    for runner, title in titles:
+        figures = project["selections"]["one"].get(runner, {})
+        if "median_ms" not in figures:
+            continue
+        value = figures["median_ms"]
+        said = f"{value:,.0f} ms"
+        if figures.get("times_faster") and not runner.startswith("plain"):
+            said += f" · {short_times(figures['times_faster'])}"
+            said += DAGGER if figures["base"] != "plain" else ""
+        bars.append(Bar(kind_of(runner, project), title, value, said))
+    return f"{name}: {project['title']}", bars
+
+
+def edit_panel(name, project, titles):
+    """The run that follows half a second after the edit that reaches furthest."""
+    bars = []
+    for runner, title in titles:
+        cell = project["edits"].get(runner, {}).get("middle, later")
+        if not cell:
+            continue
+        value = cell.get("median_ms")
+        said = f"{value:,.0f} ms" if value else "wrong answer"
+        kind = "plain" if runner == "plain" else "ours" if runner == "warm" else "peer"
+        bars.append(Bar("stale" if is_wrong(cell) else kind, title, value, said))
+    return f"{name}: 500 ms after an edit of a module in the middle", bars
+
+
+def growth_panel(growth, runner, title, kind):
+    bars = []
+    for project in growth.values():
+        figures = project.get("one", {}).get(runner, {})
+        if "median_ms" in figures:
+            value = figures["median_ms"]
+            said = f"{value:,.0f} ms"
+            if figures.get("times_faster") and kind == "ours":
+                said += f" · {short_times(figures['times_faster'])}"
+            bars.append(Bar(kind, f"{project['modules']:,} modules", value, said))
+    return title, bars
+
+
+def panels_of(result, titles):
+    projects = result["projects"].items()
+    panels = [selection_panel(name, project, titles) for name, project in projects]
+    panels += [edit_panel(name, it, titles) for name, it in projects if it.get("edits")]
+    if result.get("growth"):
+        panels.append(
+            growth_panel(result["growth"], "plain", "synthetic projects: pytest", "plain")
+        )
+        panels.append(
+            growth_panel(result["growth"], "warm", "synthetic projects: pyseidon-test", "ours")
+        )
+    return [(title, bars) for title, bars in panels if any(bar.value for bar in bars)]
 
 
 def steps(low, high):
@@ -71,18 +149,9 @@ def steps(low, high):
         decade *= 10
 
 
-def draw(result, titles, order):
-    panels = []
-    for project in order:
-        found = result["projects"].get(project.name)
-        if found:
-            rows = [
-                (name, title, found["selections"]["one"][name])
-                for name, title in titles
-                if "median_ms" in found["selections"]["one"].get(name, {})
-            ]
-            panels.append((project, rows, found["abilities"]))
-    medians = [figures["median_ms"] for _, rows, _ in panels for _, _, figures in rows]
+def draw(result, titles):
+    panels = panels_of(result, titles)
+    medians = [bar.value for _, bars in panels for bar in bars if bar.value]
     # The shortest bar must still be seen.
     axis = [step for step in steps(min(medians) / 1.6, max(medians)) if step < max(medians)]
     ends = axis[0], max(medians)
@@ -90,7 +159,7 @@ def draw(result, titles, order):
     lines, height = [], HEAD
     for first in range(0, len(panels), 2):
         pair = panels[first : first + 2]
-        tall = max(len(rows) for _, rows, _ in pair) * ROW
+        tall = max(len(bars) for _, bars in pair) * ROW
         for column, panel in enumerate(pair):
             x = MARGIN + column * (PANEL + GAP)
             lines += draw_panel(x, height, panel, axis, ends, tall)
@@ -100,7 +169,7 @@ def draw(result, titles, order):
     footer = [
         f"Medians of {result['rounds']} interleaved rounds, logarithmic axis; {TIMES}: how many "
         f"times faster than pytest in the same round, {DAGGER} than pytest 8.3.",
-        "Dashed: passes tests that an edit or a changed variable must fail. "
+        "Dashed: wrong answers after an edit or with a changed variable. "
         f"Python {machine['python']}, {machine['cpus']} CPUs, {machine['day']}.",
     ]
     size = f'width="{WIDTH}" height="{height:.0f}" viewBox="0 0 {WIDTH} {height:.0f}"'
@@ -121,14 +190,14 @@ def draw(result, titles, order):
 
 
 def draw_panel(x, y, panel, axis, ends, tall):
-    project, rows, abilities = panel
+    title, bars = panel
     left, right = map(math.log, ends)
     start = x + LABEL
 
     def place(value):
         return start + BARS * (math.log(value) - left) / (right - left)
 
-    lines = [text(x, y + 12, f"{project.name}: {project.title}", "panel")]
+    lines = [text(x, y + 12, title, "panel")]
     top = y + PANEL_HEAD - 8
     for step in axis:
         at = place(step)
@@ -138,21 +207,18 @@ def draw_panel(x, y, panel, axis, ends, tall):
         # Every step a line, every decade a number: there is no room for more.
         if math.log10(step).is_integer():
             lines.append(text(at, top + tall + 14, f"{step:,}", "faint", "middle"))
-    for number, (name, title, figures) in enumerate(rows):
-        kind, middle = kind_of(name, abilities), top + number * ROW + ROW / 2
-        value = figures["median_ms"]
-        said = f"{value:,.0f} ms"
-        if figures.get("times_faster") and not name.startswith("plain"):
-            said += f" · {short_times(figures['times_faster'])}"
-            said += DAGGER if figures["base"] != "plain" else ""
-        emphasis = "ours" if name == "warm" else ""
-        lines.append(text(start - 8, middle + 4, title, emphasis, "end"))
-        width = max(place(value) - start, 1)
-        lines.append(
-            f'  <rect class="bar-{kind}" x="{start}" y="{middle - BAR / 2:.1f}" '
-            f'width="{width:.1f}" height="{BAR}" rx="2"/>'
-        )
-        lines.append(text(start + BARS + 8, middle + 4, said, emphasis))
+    for number, bar in enumerate(bars):
+        middle = top + number * ROW + ROW / 2
+        lines.append(text(start - 8, middle + 4, bar.title, bar.emphasis, "end"))
+        width = 0
+        if bar.value:
+            width = BARS
+            length = max(place(bar.value) - start, 1)
+            lines.append(
+                f'  <rect class="bar-{bar.kind}" x="{start}" y="{middle - BAR / 2:.1f}" '
+                f'width="{length:.1f}" height="{BAR}" rx="2"/>'
+            )
+        lines.append(text(start + width + 8, middle + 4, bar.said, bar.emphasis))
     return lines
 
 

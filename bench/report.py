@@ -1,66 +1,17 @@
 """Turns samples into figures, and figures into JSON, a Markdown table and a chart."""
 
 import json
-import statistics
 from pathlib import Path
 
 import chart
+import edits
+import goals
+import growth
 from chart import TIMES
-from environments import BENCH, PROJECTS, ROOT, SELECTIONS
-from measure import summary
+from environments import BENCH, ROOT, SELECTIONS
 from probes import PROBES
 
 NONE = "\N{EN DASH}"
-
-
-def figures(runner, samples):
-    """What is known of one runner on one selection."""
-    own = samples[runner.name]
-    right = [sample for sample in own if not sample["wrong"]]
-    result = {"wrong": [sample["wrong"] for sample in own if sample["wrong"]]}
-    if not right:
-        return {**result, "absent": result["wrong"][0]}
-    result.update(summary([sample["seconds"] for sample in right]))
-    result["samples_ms"] = [round(sample["seconds"] * 1e3, 2) for sample in right]
-    base = samples.get(runner.base)
-    if base and runner.base != runner.name:
-        result["base"] = runner.base
-        # By round, so that what the machine did meanwhile hits both.
-        pairs = [
-            theirs["seconds"] / ours["seconds"]
-            for theirs, ours in zip(base, own)
-            if not theirs["wrong"] and not ours["wrong"]
-        ]
-        result["times_faster"] = round(statistics.median(pairs), 3) if pairs else None
-    runs = [sample for sample in right if sample["run"]]
-    if runs:
-        result["inside"] = inside(runs)
-    return result
-
-
-def inside(samples):
-    """Where the time of our own runs went, by the daemon's account of each."""
-    runs = [sample["run"] for sample in samples]
-    result = {"served_by": {}}
-    for run in runs:
-        result["served_by"][run["checkpoint"]] = result["served_by"].get(run["checkpoint"], 0) + 1
-    told = [sample for sample in samples if sample["run"]["seconds"]]
-    if not told:
-        return result
-    for index, part in enumerate(("before", "in", "after")):
-        values = [sample["run"]["seconds"][index] for sample in told]
-        result[f"{part}_pytest_ms"] = round(statistics.median(values) * 1e3, 2)
-    added = [sample["seconds"] - sample["run"]["seconds"][1] for sample in told]
-    result["added_around_pytest"] = summary(added)
-    for way in sorted({sample["run"]["exit"] for sample in told}):
-        taken = [sample for sample in told if sample["run"]["exit"] == way]
-        result[f"{way.lower()}_exit"] = {
-            **summary([sample["seconds"] for sample in taken]),
-            "after_pytest_ms": round(
-                statistics.median(s["run"]["seconds"][2] for s in taken) * 1e3, 2
-            ),
-        }
-    return result
 
 
 # ---------------------------------------------------------------- Markdown
@@ -88,8 +39,10 @@ def times(value):
 
 
 def selection_table(result, selection, kinds):
-    lines = [f"## {selection.title[0].upper()}{selection.title[1:]}", ""]
+    lines = []
     for name, project in result["projects"].items():
+        if selection.name not in project["selections"]:
+            continue
         rows = []
         for kind in kinds:
             found = project["selections"][selection.name].get(kind.name)
@@ -108,14 +61,18 @@ def selection_table(result, selection, kinds):
             rows.append([kind.title, *cells, " ".join(filter(None, [faster, wrong]))])
         lines += [f"**{name}**: {project['title']}", ""]
         lines += table(["", "runs", "min ms", "median ms", "times faster"], rows)
-    return lines
+    head = f"## {selection.title[0].upper()}{selection.title[1:]}"
+    return [head, "", *lines] if lines else []
+
+
+NOTHING_COLUMN = (edits.NOTHING, "at once")
 
 
 def inside_table(result):
     rows, held = [], []
     for name, project in result["projects"].items():
         for selection in SELECTIONS:
-            warm = project["selections"][selection.name].get("warm", {})
+            warm = project["selections"].get(selection.name, {}).get("warm", {})
             found, checkpoint = warm.get("inside"), warm.get("checkpoint")
             if checkpoint and selection is SELECTIONS[0]:
                 held.append(f"- {name}: {held_by(checkpoint)}")
@@ -167,6 +124,121 @@ def held_by(checkpoint):
     return said
 
 
+def edits_tables(result, titles):
+    lines = []
+    for name, project in result["projects"].items():
+        found = project.get("edits")
+        if not found:
+            continue
+        columns = [NOTHING_COLUMN]
+        columns += [(edit, delay) for edit in edits.EDITS for delay in edits.DELAYS]
+        measured = {key for cells in found.values() for key in cells}
+        columns = [it for it in columns if f"{it[0].name}, {it[1]}" in measured]
+        rows = []
+        for runner, cells in found.items():
+            if "absent" in cells:
+                said = f"did not take part: {cells['absent']}"
+                rows.append([titles[runner], said, *[""] * (len(columns) - 1)])
+                continue
+            asked = (cells.get(f"{edit.name}, {delay}") for edit, delay in columns)
+            rows.append([titles[runner], *map(edit_cell, asked)])
+        head = [
+            edit.title if edit is edits.NOTHING else f"{edit.title}, {delay}"
+            for edit, delay in columns
+        ]
+        lines += [f"**{name}**: {project['title']}", "", *table(["", *head], rows)]
+    if not lines:
+        return []
+    about = (
+        "Median ms of a run that follows an edit at once, or 500 ms later; the file is one that is "
+        "edited again and again. *Wrong*: how many answers were not those of plain pytest after "
+        "the same edit (two in each kind are edits that must make the test fail)."
+    )
+    return ["## After an edit", "", about, "", *lines]
+
+
+def edit_cell(cell):
+    if not cell:
+        return ""
+    said = [milliseconds(cell["median_ms"])] if "median_ms" in cell else []
+    wrong = cell["asked"] - cell["right"]
+    if wrong:
+        said.append(f"**{wrong} of {cell['asked']} wrong**")
+    return " ".join(said)
+
+
+def memory_table(result):
+    rows = []
+    for name, project in result["projects"].items():
+        found = project.get("memory")
+        if not found:
+            continue
+        if "absent" in found:
+            rows.append([name, NONE, NONE, NONE, found["absent"]])
+            continue
+        cells = [f"{found['plain_peak_kib'] / 1024:.0f}"]
+        for kind in ("one", "three"):
+            whole, ratio = found[kind]["pss_kib"] / 1024, found[kind]["times_plain"]
+            cells.append(f"{whole:.0f} ({times(ratio)})")
+        levels = [process["level"] for process in found["three"]["processes"]]
+        rows.append([name, *cells, ", ".join(levels)])
+    if not rows:
+        return []
+    head = ["", "peak of a plain run", "parked, one selection", "parked, three", "checkpoints"]
+    return [
+        "## Memory",
+        "",
+        "MiB: the peak resident set size of one plain run of the one test file, and the "
+        "proportional set sizes of all parked processes of the root, standbys included, after one "
+        "selection and after three in turn.",
+        "",
+        *table(head, rows),
+    ]
+
+
+def growth_table(result):
+    found = result.get("growth")
+    if not found:
+        return []
+    rows = []
+    for project in found.values():
+        cells = [f"{project['modules']:,}"]
+        if "absent" in project:
+            rows.append([*cells, *[NONE] * 6, project["absent"]])
+            continue
+        one = project["one"]
+        warm = one["warm"]
+        for runner in ("plain", "warm", "second"):
+            median = one[runner].get("median_ms")
+            cells.append(milliseconds(median) if median else NONE)
+        cells.append(times(warm.get("times_faster")))
+        inside = warm.get("inside", {})
+        if "in_pytest_ms" in inside:
+            cells.append(milliseconds(inside["added_around_pytest"]["median_ms"]))
+            cells.append(milliseconds(inside["in_pytest_ms"]))
+        else:
+            cells += [NONE, NONE]
+        held = warm.get("checkpoint")
+        cells.append(f"{held['level']}, {held['traced_files']:,} files" if held else NONE)
+        rows.append(cells)
+    head = ["modules", "pytest", "pyseidon-test", "second `pytest.main`", "times faster"]
+    lines = [
+        "## Growth with the number of modules",
+        "",
+        "Median ms of one test file that imports all modules of a synthetic project.",
+        "",
+        *table([*head, "added around", "in pytest", "served by"], rows),
+    ]
+    slope = growth.slopes(found)
+    if slope:
+        lines += [
+            f"For 1,000 modules more, from {slope['from']:,} to {slope['to']:,}: "
+            f"{slope['validation_ms']:.1f} ms around pytest, {slope['adoption_ms']:.1f} ms in it.",
+            "",
+        ]
+    return lines
+
+
 def overhead_lines(result):
     found = result.get("overhead")
     if not found:
@@ -212,7 +284,7 @@ def abilities_table(result, kinds):
     ]
 
 
-def markdown(result, kinds):
+def markdown(result, kinds, yardsticks):
     machine = result["machine"]
     before, after = result["load_before"][0], result["load_after"][0]
     lines = [
@@ -221,7 +293,7 @@ def markdown(result, kinds):
         f"{machine['day']}, Python {machine['python']}, {machine['cpus']} CPUs ({machine['cpu']}), "
         f"{machine['memory_gib']} GiB, {machine['system']}; load {before} before and {after} "
         f"after; {result['rounds']} rounds, all runners in turn; {result['runs']} runs, before "
-        f"{result['not_quiet_before']} of them the machine was busy.",
+        f"{result['not_quiet_before']} of them the machine was busy; {result['minutes']} minutes.",
         "",
         "*Times faster* is the median over the rounds of plain pytest's time divided by the "
         "runner's in the same round; below 1 it is slower. How to read the rest: "
@@ -230,53 +302,45 @@ def markdown(result, kinds):
     ]
     for selection in SELECTIONS:
         lines += selection_table(result, selection, kinds)
+    lines += edits_tables(result, {kind.name: kind.title for kind in (*kinds, *yardsticks)})
+    lines += growth_table(result)
+    lines += memory_table(result)
     lines += inside_table(result)
     lines += overhead_lines(result)
     lines += abilities_table(result, kinds)
+    lines += goals_lines(result["goals"])
     taken = {name for project in result["projects"].values() for name in project["pytest"]}
-    notes = [f"- **{k.title}**: {k.note}" for k in kinds if k.note and k.name in taken]
+    taken |= {name for project in result["projects"].values() for name in project.get("edits", ())}
+    known = (*kinds, *yardsticks)
+    notes = [f"- **{k.title}**: {k.note}" for k in known if k.note and k.name in taken]
     if notes:
         lines += ["## Notes on the runners", "", *notes]
     return "\n".join(lines) + "\n"
 
 
-# ---------------------------------------------------------------- goals
-
-# What the project wants of itself for one test file, on an idle machine.
-TIMES_FASTER = {"nodeps": 3.0, "plugins": 5.0, "web": 1.0, "data": 1.0}
-FIRST_RUN = 1.05
-ADDED_MS = 10.0
-PER_1000_FILES_MS = 2.0
-
-
-def goals(result):
-    """For whoever runs the benchmark, not for the table: what was wanted and what was reached."""
-    found = []
-    for name, project in result["projects"].items():
-        one = project["selections"]["one"]
-        faster = one.get("warm", {}).get("times_faster")
-        if faster:
-            wanted = TIMES_FASTER[name]
-            found.append((f"{name}: {times(faster)} faster", f"{wanted:.0f}", faster >= wanted))
-        first = one.get("first", {}).get("times_faster")
-        if first:
-            said = f"{name}: first run takes {1 / first:.2f} of plain pytest"
-            found.append((said, f"{FIRST_RUN}", 1 / first <= FIRST_RUN))
-    overhead = result.get("overhead", {})
-    if "per_1000_files_ms" in overhead:
-        added = overhead["added_around_pytest"]["warm"]["median_ms"]
-        found.append((f"{added:.1f} ms around pytest", f"{ADDED_MS:.0f}", added <= ADDED_MS))
-        each = overhead["per_1000_files_ms"]
-        said = f"{each:.1f} ms for 1,000 files"
-        found.append((said, f"{PER_1000_FILES_MS:.0f}", each <= PER_1000_FILES_MS))
-    return [f"{'ok' if ok else 'MISSED':7}{said} (goal: {goal})" for said, goal, ok in found]
+def goals_lines(found):
+    if not found:
+        return []
+    rows = [
+        [it["about"], it["wanted"], it["reached"], "ok" if it["ok"] else "**missed**"]
+        for it in found
+    ]
+    reached = sum(it["ok"] for it in found)
+    return [
+        "## Goals",
+        "",
+        f"What the project wants of itself on an idle machine: {reached} of {len(found)} reached.",
+        "",
+        *table(["", "goal", "reached", ""], rows),
+    ]
 
 
 # ---------------------------------------------------------------- files
 
 
-def write(result, kinds, whole, work, scratch, log):
+def write(result, kinds, yardsticks, whole, work, scratch, log):
     """A part or a quick run does not replace the figures that the README shows."""
+    result["goals"] = goals.goals(result)
     place = BENCH / "results" if whole else work / "results"
     place.mkdir(parents=True, exist_ok=True)
 
@@ -288,11 +352,12 @@ def write(result, kinds, whole, work, scratch, log):
 
     document = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
     (place / "latest.json").write_text(shareable(document))
-    text = shareable(markdown(result, kinds))
+    text = shareable(markdown(result, kinds, yardsticks))
     (place / "latest.md").write_text(text)
     picture = ROOT / "docs" / "bench.svg" if whole else place / "bench.svg"
     picture.parent.mkdir(exist_ok=True)
-    picture.write_text(chart.draw(result, [(kind.name, kind.title) for kind in kinds], PROJECTS))
+    titles = [(kind.name, kind.title.replace("`", "")) for kind in kinds]
+    picture.write_text(chart.draw(result, titles))
     print(text)
-    for line in [*goals(result), f"written to {place}"]:
+    for line in [*goals.lines(result["goals"]), f"written to {place}"]:
         log(line)

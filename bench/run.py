@@ -1,4 +1,4 @@
-"""The benchmark: plain pytest, Pyseidon and its peers, interleaved, on four projects.
+"""The benchmark: plain pytest, Pyseidon and its peers, interleaved, on small and large projects.
 
     python bench/run.py [--wheel FILE] [--rounds N] [--project NAME]... [--runner NAME]... [--quick]
 
@@ -7,17 +7,33 @@ See README.md beside this file for what is measured and how to read the result.
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
-from dataclasses import dataclass, field
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import edits
+import growth
 import measure
+import memory
 import overhead
 import report
-from environments import PROJECTS, ROOT, SELECTIONS, Environments, Unavailable, find_wheel
+from environments import (
+    LARGE,
+    PROJECTS,
+    ROOT,
+    SELECTIONS,
+    SIZES,
+    Environments,
+    Unavailable,
+    find_wheel,
+)
 from ours import First, Warm
 from probes import probe_all
+from references import Packages, Second
+from rounds import Bench, log, measure_selection
 from runners import (
     Cito,
     HotReloading,
@@ -41,88 +57,48 @@ RUNNERS = (
     PlainOlder,
     HotReloading,
     Original,
+    Second,
 )
 
+# Who is asked after edits. Not the original server: it loads installed packages alone, so that an
+# edit of the project costs it nothing and gains it nothing. Not `pytest --fast`: it has the daemon
+# of `pytest-fast` and does the work of plain pytest besides.
+AFTER_EDITS = (Plain, Packages, Warm, PytestFast, Cito, HotReloading)
+
+SYNTHETIC = "synthetic"
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much is measured."""
+
+    rounds: int
+    edit_rounds: int
+    edits: tuple
+    growth_rounds: int
+    projects: tuple
+    sizes: tuple
+    # Without it the second selection, the abilities and the fixed costs are left out.
+    is_whole: bool
+
+
 # Enough for a median that moves by a few percent between repetitions on a quiet machine; the
-# whole then takes about twenty minutes.
-ROUNDS = 15
-QUICK_ROUNDS = 3
-# The first answers of a daemon are slower: it imports on demand.
-WARM_UPS = 3
+# whole then takes about MINUTES minutes.
+WHOLE = Extent(10, 3, tuple(edit.name for edit in edits.EDITS), 5, (*PROJECTS, *LARGE), SIZES, True)
+# One small project, a large one, and two sizes.
+QUICK_PROJECTS = ("nodeps", "web-large")
+QUICK = Extent(
+    3,
+    1,
+    ("test", "middle"),
+    2,
+    tuple(project for project in (*PROJECTS, *LARGE) if project.name in QUICK_PROJECTS),
+    (100, 1000),
+    False,
+)
 
 
-def log(text):
-    print(text, file=sys.stderr, flush=True)
-
-
-@dataclass
-class Bench:
-    work: Path
-    scratch: Path
-    environments: Environments
-    log: object = staticmethod(log)
-    restless: int = 0
-    runs: int = 0
-    copied: set = field(default_factory=set)
-
-    def once(self, runner, arguments, timeout=measure.TIMEOUT):
-        argv, environment = runner.command(arguments), runner.environment()
-        return measure.run(argv, environment, runner.cwd, runner.output, timeout)
-
-    def timed(self, runner, arguments):
-        self.runs += 1
-        self.restless += not measure.wait_until_quiet()
-        return self.once(runner, arguments)
-
-
-def wrong_answer(runner, selection, done):
-    passed = runner.passed(done.output)
-    if done.status == 0 and passed == selection.expected:
-        return None
-    last = (done.output.strip().splitlines() or ["no output"])[-1]
-    return f"exit status {done.status}, {passed} passed of {selection.expected}: {last}"[:200]
-
-
-def bring_up(bench, runners, selection):
-    """Starts everyone and lets them warm up; returns those that can take part, and why not."""
-    ready, absent = [], {}
-    for runner in runners:
-        try:
-            runner.start(selection.arguments)
-            for _ in range(WARM_UPS):
-                done = bench.once(runner, selection.arguments)
-                runner.after_run()
-            wrong = wrong_answer(runner, selection, done)
-            if wrong:
-                raise Unavailable(wrong)
-            ready.append(runner)
-        except Unavailable as error:
-            absent[runner.name] = str(error)
-            runner.stop()
-            log(f"  {runner.name}: {error}")
-    return ready, absent
-
-
-def measure_selection(bench, runners, selection, rounds):
-    ready, absent = bring_up(bench, runners, selection)
-    samples = {runner.name: [] for runner in ready}
-    for number in range(rounds):
-        shift = number % len(ready)
-        for runner in ready[shift:] + ready[:shift]:
-            done = bench.timed(runner, selection.arguments)
-            sample = {"seconds": done.seconds, "wrong": wrong_answer(runner, selection, done)}
-            sample["run"] = runner.after_run()
-            samples[runner.name].append(sample)
-        log(f"  {selection.name}: round {number + 1} of {rounds}")
-    result = {name: {"absent": why} for name, why in absent.items()}
-    for runner in ready:
-        result[runner.name] = report.figures(runner, samples)
-        result[runner.name]["checkpoint"] = runner.checkpoint()
-        runner.stop()
-    return result
-
-
-def measure_project(bench, project, kinds, rounds):
+def measure_project(bench, project, kinds, extent):
     log(f"{project.name}: {project.title}")
     runners, absent = [], {}
     for kind in kinds:
@@ -135,40 +111,97 @@ def measure_project(bench, project, kinds, rounds):
             log(f"  {runner.name}: {error}")
     result = {"title": project.title, "selections": {}, "abilities": {}}
     result["pytest"] = {r.name: installed_pytest(r.venv) for r in runners}
+    is_small = project in PROJECTS
     try:
-        for selection in SELECTIONS:
-            figures = measure_selection(bench, runners, selection, rounds)
+        for selection in SELECTIONS if is_small and extent.is_whole else SELECTIONS[:1]:
+            figures = measure_selection(bench, runners, selection, extent.rounds)
             result["selections"][selection.name] = {**figures, **absent}
-        for runner in runners:
-            if not isinstance(runner, First):
-                log(f"  abilities: {runner.name}")
-                result["abilities"][runner.name] = probe_all(bench, runner)
+        if is_small and extent.is_whole:
+            for runner in runners:
+                if not isinstance(runner, (First, Second)):
+                    log(f"  abilities: {runner.name}")
+                    result["abilities"][runner.name] = probe_all(bench, runner)
+        measure_parked(bench, runners, result)
+        if project.edited:
+            measure_after_edits(bench, project, kinds, extent, result)
     finally:
         for runner in runners:
             runner.stop()
     return result
 
 
+def measure_parked(bench, runners, result):
+    by_kind = {type(runner): runner for runner in runners}
+    if Warm in by_kind:
+        log("  memory")
+        try:
+            result["memory"] = memory.measure_memory(bench, by_kind[Plain], by_kind[Warm])
+        except Unavailable as error:
+            log(f"  memory: {error}")
+            result["memory"] = {"absent": str(error)}
+
+
+def measure_after_edits(bench, project, kinds, extent, result):
+    # Copies of their own: what the selections and the daemons left behind does not matter then.
+    runners, absent = [], {}
+    for kind in AFTER_EDITS:
+        if kind in kinds or (kind is Packages and Warm in kinds):
+            runner = kind(bench, project)
+            try:
+                runner.prepare()
+                runners.append(runner)
+            except Unavailable as error:
+                absent[runner.name] = {"absent": str(error)}
+    try:
+        measured = edits.measure_edits(bench, runners, extent.edit_rounds, extent.edits)
+        result["edits"] = {**measured, **absent}
+    except Unavailable as error:
+        log(f"  edits: {error}")
+        result["edits"] = {runner.name: {"absent": str(error)} for runner in runners}
+    finally:
+        for runner in runners:
+            runner.stop()
+
+
 def parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     names = [kind.name for kind in RUNNERS]
-    projects = [project.name for project in PROJECTS]
+    projects = [*(project.name for project in (*PROJECTS, *LARGE)), SYNTHETIC]
     parser.add_argument("--wheel", type=Path, help="the wheel to measure (default: newest built)")
-    parser.add_argument("--rounds", type=int, help=f"rounds of each selection (default: {ROUNDS})")
+    parser.add_argument("--rounds", type=int, help=f"rounds of each selection ({WHOLE.rounds})")
     parser.add_argument("--project", action="append", choices=projects, help="only this one")
     parser.add_argument("--runner", action="append", choices=names, help="only this, and `plain`")
-    parser.add_argument("--quick", action="store_true", help=f"{QUICK_ROUNDS} rounds")
+    parser.add_argument("--quick", action="store_true", help="a little of everything")
     parser.add_argument("--work", type=Path, default=ROOT / ".work" / "bench", help="working place")
     return parser.parse_args(arguments)
 
 
+def extent_of(options):
+    """What is asked for: `--project` chooses from everything, also for a quick run."""
+    base = QUICK if options.quick else WHOLE
+    projects, sizes = base.projects, base.sizes
+    if options.project:
+        projects = tuple(p for p in WHOLE.projects if p.name in options.project)
+        sizes = sizes if SYNTHETIC in options.project else ()
+    rounds = options.rounds or base.rounds
+    return replace(
+        base,
+        rounds=rounds,
+        edit_rounds=min(rounds, base.edit_rounds),
+        growth_rounds=min(rounds, base.growth_rounds),
+        projects=projects,
+        sizes=sizes,
+    )
+
+
 def main(arguments=None):
     options = parse(arguments)
-    rounds = options.rounds or (QUICK_ROUNDS if options.quick else ROUNDS)
+    extent = extent_of(options)
+    # Whoever ends it wants the daemons ended as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     wanted = set(options.runner or [kind.name for kind in RUNNERS])
     wanted |= {kind.base for kind in RUNNERS if kind.name in wanted} | {"plain"}
     kinds = [kind for kind in RUNNERS if kind.name in wanted]
-    projects = [p for p in PROJECTS if not options.project or p.name in options.project]
     whole = not (options.quick or options.project or options.runner or options.rounds)
 
     work = options.work.resolve()
@@ -184,22 +217,25 @@ def main(arguments=None):
     # Short, because a socket's path has at most 107 bytes.
     scratch = Path(tempfile.mkdtemp(prefix="psb-"))
     bench = Bench(work, scratch, Environments(work, wheel, log))
-    result = {"machine": measure.machine(), "rounds": rounds, "projects": {}}
+    result = {"machine": measure.machine(), "rounds": extent.rounds, "projects": {}}
     result["load_before"] = measure.load()
-    finished = False
+    finished, started = False, time.monotonic()
     try:
-        for project in projects:
-            result["projects"][project.name] = measure_project(bench, project, kinds, rounds)
-        if "warm" in wanted:
-            result["overhead"] = overhead.measure_overhead(bench, log, rounds)
+        for project in extent.projects:
+            result["projects"][project.name] = measure_project(bench, project, kinds, extent)
+        if Warm in kinds and extent.sizes:
+            result["growth"] = growth.measure_growth(bench, extent.sizes, extent.growth_rounds)
+        if Warm in kinds and extent.is_whole:
+            result["overhead"] = overhead.measure_overhead(bench, log, extent.rounds)
         finished = True
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         result["load_after"] = measure.load()
         result["runs"], result["not_quiet_before"] = bench.runs, bench.restless
         # What was measured until something failed is kept, but never as the whole.
-        if result["projects"]:
-            report.write(result, RUNNERS, whole and finished, work, scratch, log)
+        result["minutes"] = round((time.monotonic() - started) / 60, 1)
+        if result["projects"] or "growth" in result:
+            report.write(result, RUNNERS, (Packages,), whole and finished, work, scratch, log)
 
 
 if __name__ == "__main__":

@@ -59,6 +59,13 @@ class Runner:
             **self.extra,
         }
 
+    def before_run(self):
+        """Untimed, before every timed run: waits until its daemon has nothing left to do."""
+
+    def finished(self, done):
+        """The run that has just ended, with the time that counts."""
+        return done
+
     def after_run(self):
         """Untimed, after every run; what it returns goes with the sample."""
 
