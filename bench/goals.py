@@ -66,7 +66,7 @@ def at_least(about, wanted, reached, unit=""):
 
 def entry(about, wanted, reached, unit, is_reached):
     ok = reached is not None and is_reached(reached)
-    said = "not measured" if reached is None else f"{reached:.3g}{unit}"
+    said = "not measured" if reached is None else f"{reached:.4g}{unit}"
     return {"about": about, "wanted": wanted, "reached": said, "ok": ok}
 
 
