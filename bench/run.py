@@ -83,7 +83,7 @@ class Extent:
 
 
 # Enough for a median that moves by a few percent between repetitions on a quiet machine; the
-# whole then takes about MINUTES minutes.
+# whole then takes about forty minutes.
 WHOLE = Extent(10, 3, tuple(edit.name for edit in edits.EDITS), 5, (*PROJECTS, *LARGE), SIZES, True)
 # One small project, a large one, and two sizes.
 QUICK_PROJECTS = ("nodeps", "web-large")
