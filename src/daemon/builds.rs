@@ -5,7 +5,6 @@
 //! selection. A generation that has served for long is replaced by one that was built beside it, so that the hash seed varies as it
 //! does from one plain pytest to the next.
 
-use std::collections::BTreeSet;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -16,6 +15,7 @@ use super::root::{Generation, Root, Want};
 use super::shape::{RootKey, Shape, caller, seed_varies};
 use super::spawn::{open_dir, output_file};
 use super::supervisor::{Failure, START_LIMIT, Zygote, ZygoteId};
+use super::watcher::Wanted;
 use crate::error::{Error, Result};
 use crate::protocol::{Order, Run};
 use crate::trace::{Mismatch, Trace};
@@ -27,6 +27,9 @@ pub(super) const NOT_YET: &str = "not prepared yet";
 /// A save touches several files, a checkout touches many; a build in between would be wasted.
 pub(super) const CHANGE_PAUSE: Duration = Duration::from_millis(200);
 pub(super) const CHANGE_PATIENCE: Duration = Duration::from_secs(10);
+/// After a change a build is put off by this much, and further by each change that follows: longer
+/// than it takes the watcher to say that it goes on.
+pub(super) const AFTER_CHANGE: Duration = Duration::from_millis(100);
 /// People who start a second run at once should find the processors free.
 pub(super) const GROW_PAUSE: Duration = Duration::from_millis(50);
 pub(super) const GROW_PATIENCE: Duration = Duration::from_secs(10);
@@ -374,15 +377,17 @@ impl Dispatcher {
         if !std::mem::take(&mut self.watches_outdated) {
             return;
         }
-        let ready = self.zygotes.values().filter(|zygote| zygote.is_ready());
-        let mut wanted: BTreeSet<_> = ready.flat_map(|z| z.watched().iter().cloned()).collect();
+        let mut wanted = Wanted::default();
+        for zygote in self.zygotes.values().filter(|zygote| zygote.is_ready()) {
+            wanted.add(&zygote.trace);
+        }
         for root in &self.roots {
             let of_levels = root
                 .records
                 .values()
                 .filter_map(|record| record.failure.as_ref());
             for failure in root.failure.iter().chain(of_levels) {
-                wanted.extend(failure.watched());
+                wanted.add(failure.trace());
             }
         }
         self.watcher.watch(wanted);

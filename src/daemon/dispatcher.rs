@@ -199,6 +199,7 @@ impl Dispatcher {
                 self.close(Some(delivery.connection), now);
             }
             Request::Run(run) => {
+                self.watcher.awake();
                 if self.closing.is_none() && self.is_outdated() {
                     self.close(None, now);
                 }

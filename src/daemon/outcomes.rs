@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::builds::{CHANGE_PATIENCE, CHANGE_PAUSE, GROW_PATIENCE, GROW_PAUSE, RETRY};
+use super::builds::{
+    AFTER_CHANGE, CHANGE_PATIENCE, CHANGE_PAUSE, GROW_PATIENCE, GROW_PAUSE, RETRY,
+};
 use super::dispatcher::Dispatcher;
 use super::level::Level;
 use super::root::{FIRST_BACKOFF, Generation, LAST_BACKOFF, Root, Want};
@@ -350,7 +352,7 @@ impl Dispatcher {
         );
         let (key, level) = (zygote.root, zygote.level.clone());
         match level {
-            Level::Z0 => self.discard_generation(id, why, Duration::ZERO, now),
+            Level::Z0 => self.discard_generation(id, why, AFTER_CHANGE, now),
             level => {
                 self.discard_prepared(id, why);
                 let record = self.root(key).and_then(|root| root.records.get_mut(&level));
@@ -359,7 +361,7 @@ impl Dispatcher {
                     record.wasted = 0;
                     record.failure = None;
                     let want = Want::new(why, now, CHANGE_PAUSE, GROW_PATIENCE);
-                    record.grow = Some(want);
+                    record.grow = Some(want.after(AFTER_CHANGE));
                 }
             }
         }
@@ -428,12 +430,15 @@ impl Dispatcher {
             };
             if outdated(&mut root.failure) {
                 let want = Want::new("an input changed", now, CHANGE_PAUSE, CHANGE_PATIENCE);
-                root.want_build(want, now);
+                root.want_build(want.after(AFTER_CHANGE), now);
             }
             for record in root.records.values_mut() {
+                if let Some(want) = &mut record.grow {
+                    want.renew(now);
+                }
                 if outdated(&mut record.failure) {
                     let want = Want::new("an input changed", now, CHANGE_PAUSE, GROW_PATIENCE);
-                    record.grow = Some(want);
+                    record.grow = Some(want.after(AFTER_CHANGE));
                 }
             }
         }

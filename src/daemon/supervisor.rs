@@ -110,6 +110,10 @@ impl Failure {
     pub(super) fn watched(&self) -> BTreeSet<PathBuf> {
         self.trace.watched()
     }
+
+    pub(super) fn trace(&self) -> &Trace {
+        &self.trace
+    }
 }
 
 impl Zygote {

@@ -218,6 +218,12 @@ impl Trace {
             .map(Path::to_path_buf)
             .collect()
     }
+
+    /// The files that were read in them.
+    pub fn watched_files(&self) -> impl Iterator<Item = &Path> {
+        let files = self.files.iter().filter(|f| f.role != Role::Probe);
+        files.map(|f| f.path.as_path())
+    }
 }
 
 fn next<'a>(portions: &Mutex<ChunksMut<'a, FileInput>>) -> Option<&'a mut [FileInput]> {

@@ -14,7 +14,7 @@ use super::super::dispatcher::{Dispatcher, Event, Identity, Parts};
 use super::super::door::Door;
 use super::super::learned::Learned;
 use super::super::settings::Settings;
-use super::super::watcher::Watch;
+use super::super::watcher::{Wanted, Watch};
 use super::fakes::{Fakes, run};
 use crate::protocol::{Hello, Reply, Request, Run};
 use crate::transport::{Connection, Filled, Frame};
@@ -26,8 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Watched(pub(super) Arc<Mutex<BTreeSet<PathBuf>>>);
 
 impl Watch for Watched {
-    fn watch(&mut self, directories: BTreeSet<PathBuf>) {
-        *self.0.lock().unwrap() = directories;
+    fn watch(&mut self, wanted: Wanted) {
+        *self.0.lock().unwrap() = wanted.directories;
     }
 }
 
