@@ -133,8 +133,23 @@ pub(crate) fn failed(seen: &Seen) -> Trace {
             files.push(FileInput::take(source, Role::Content));
         }
     }
+    // What was missing may come into one of the directories in which something else was found.
+    let names = seen.imported.iter().flat_map(|name| name.split('.'));
+    let interest = Interest::Names {
+        names: names.map(str::to_owned).collect(),
+        dists: true,
+    };
+    let parents = files.iter().filter_map(|file| file.path.parent());
+    let found_in: BTreeSet<_> = parents
+        .filter(|dir| !dir.ends_with("__pycache__"))
+        .collect();
+    let dirs = found_in
+        .into_iter()
+        .map(|dir| DirInput::take(dir.to_path_buf(), interest.clone()))
+        .collect();
     Trace {
         files,
+        dirs,
         ..Trace::default()
     }
 }
