@@ -20,9 +20,9 @@
 //! 66 ms to read all that lies in the directories of a checkpoint without plugins, where asking
 //! for the signatures of what was loaded takes 1.3.
 //!
-//! From a write to the line in the log that a checkpoint is stale it took, in the median of 15 edits
-//! and at worst: 21 and 40 ms where the kernel tells, 46 and 66 where there was no watch left, 44
-//! and 117 on a FUSE file system that Python serves.
+//! From a write to the line in the log that a checkpoint is stale it took, in the median of 15
+//! edits and at worst: 21 and 40 ms where the kernel tells, 46 and 66 where there was no watch
+//! left, 44 and 117 on a FUSE file system that Python serves.
 
 mod filesystem;
 mod kernel;
