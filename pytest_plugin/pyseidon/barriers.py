@@ -73,6 +73,7 @@ def world():
         "descriptors": len(os.listdir("/proc/self/fd")),
         "threads": 1 if is_beside_openblas() else len(os.listdir("/proc/self/task")),
         "signal handlers": [_signal.getsignal(n) for n in range(1, 65) if n not in (32, 33)],
+        "blocked signals": _signal.pthread_sigmask(_signal.SIG_BLOCK, ()),
         "working directory": os.getcwd(),
         "umask": mask,
         "processors": os.sched_getaffinity(0),
@@ -97,6 +98,8 @@ def found(state):
     reason = printed(who)
     if reason:
         return reason
+    if state.argv_changed:
+        return f"{who} changes `sys.argv`"
     if state.argv_kept or is_argv_kept():
         return f"{who} keeps `sys.argv`, which is another object in each run"
     if state.has_drawn:

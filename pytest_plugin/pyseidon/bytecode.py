@@ -9,18 +9,25 @@ import os
 import sys
 
 
-def unwritten(modules):
-    """Those of these modules whose byte code is missing or outdated: functions that write it."""
+def unwritten(modules, compiled=()):
+    """What of these modules' byte code is missing or outdated: functions that write it. `compiled`
+    are sources that were compiled beside: modules may have put something else in their place."""
     found = []
     external = sys.modules["_frozen_importlib_external"]
     rewrite = sys.modules.get("_pytest.assertion.rewrite")
+    for path in compiled:
+        cached = external.cache_from_source(path)
+        if not is_fresh(cached, path) and is_writable(cached):
+            loader = external.SourceFileLoader("", path)
+            found.append(lambda loader=loader: loader.get_code(""))
+    compiled = set(compiled)
     for module in modules:
         names = getattr(module, "__dict__", {})
         loader, spec = names.get("__loader__"), names.get("__spec__")
         file = names.get("__file__")
         if spec is None or not isinstance(file, str) or not file.endswith(".py"):
             continue
-        if type(loader) is external.SourceFileLoader:
+        if type(loader) is external.SourceFileLoader and file not in compiled:
             cached = names.get("__cached__")
             if isinstance(cached, str) and not is_fresh(cached, file) and is_writable(cached):
                 found.append(lambda loader=loader, name=spec.name: loader.get_code(name))

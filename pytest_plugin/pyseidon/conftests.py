@@ -85,7 +85,7 @@ def behind_conftests(order, config, args, before, read, park):
     """Parks at Z2. Returns in children."""
     captured, reason = Captured.release(config)
     facts = observe.stop()
-    reason = reason or observe.barrier()
+    reason = reason or observe.barrier() or loaded_otherwise()
     if reason:
         _zygote.fail(reason)
     worker.note_environment(order.env)
@@ -229,6 +229,18 @@ def conftest_paths(config):
         del vars(manager)[name]
         vars(manager).update(known)
     return list(found.items())
+
+
+def loaded_otherwise():
+    """What was loaded from source by a loader that is not Python's own nor pytest's, in words, or
+    None. It may compile in its own way, and keep its own byte code."""
+    external = sys.modules["_frozen_importlib_external"]
+    for name, module in list(sys.modules.items()):
+        loader = getattr(module, "__dict__", {}).get("__loader__")
+        kind = type(loader)
+        if issubclass(kind, external.SourceLoader) and kind is not external.SourceFileLoader:
+            return f"`{name}` is loaded by `{kind.__module__}.{kind.__qualname__}`"
+    return None
 
 
 def conftest_modules(config):

@@ -36,6 +36,11 @@ class State:
         self.env_all = False
         self.argv_read = False
         self.argv_kept = False
+        # What it is, unless somebody changes it, and whether somebody did.
+        self.argv = ()
+        self.argv_changed = False
+        # The interpreter's own mapping of the environment.
+        self.natural = posix.environ
         self.stdlib = tuple(stdlib_directories())
         self.world = None
         # The state of numpy's global generator when it was made, and whether it has another now.
@@ -168,7 +173,10 @@ def start_plugins(who="a plugin"):
     sys.dont_write_bytecode = 2
     put_environment(recording_environment(os.environ._data))
     STATE.world = barriers.world()
+    STATE.argv = tuple(sys.argv)
     sys.argv = recording_arguments(sys.argv)
+    if hasattr(sys, "orig_argv"):
+        sys.orig_argv = recording_arguments(sys.orig_argv)
     core = [
         os.path.dirname(sys.modules[name].__file__)
         for name in ("_pytest", "pytest", "pluggy", "iniconfig", "packaging")
@@ -209,7 +217,8 @@ def impure_functions():
         "process": [
             *(posix.getpid, posix.getppid, posix.getpgid, posix.getpgrp, posix.getsid),
             *(posix.umask, posix.sched_getaffinity, posix.times, posix.fstat, posix.ttyname),
-            *(resource.getrlimit, terminal.tcgetattr, thread.get_native_id),
+            *(resource.getrlimit, terminal.tcgetattr, thread.get_native_id, _signal.getsignal),
+            *(_signal.sigpending, _signal.getitimer),
             *([uuid.generate_time_safe] if hasattr(uuid, "generate_time_safe") else []),
         ],
         "terminal": [
@@ -275,12 +284,15 @@ def stop():
     drawn = found.get("numpy") or state.numpy
     state.has_drawn = drawn is not None and drawn != numpy_state()
     state.numpy = drawn
-    if type(sys.argv) is not list:
+    if state.argv:
         state.argv_kept = barriers.is_argv_kept()
         sys.argv = list(list.__iter__(sys.argv))
+        state.argv_changed = tuple(sys.argv) != state.argv
+    if type(getattr(sys, "orig_argv", None)) is not list and hasattr(sys, "orig_argv"):
+        sys.orig_argv = list(list.__iter__(sys.orig_argv))
     environment = os.environ._data
     # The interpreter's own mapping: `os.environ` of plain Python is backed by it.
-    natural = posix.environ
+    natural = state.natural
     natural.clear()
     natural.update(dict.items(environment))
     put_environment(natural)
@@ -319,6 +331,7 @@ def distributions(config):
 def put_environment(data):
     os.environ._data = data
     os.environb._data = data
+    posix.environ = data
 
 
 def module_files():

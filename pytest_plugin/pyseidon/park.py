@@ -116,11 +116,13 @@ def enter(order, take_arguments):
 
 def wait(facts, holds, shallow, modules=None):
     """Parks. Returns the order of a child. `modules` are those that a run would write byte code
-    of, if not only what is in `sys.modules`."""
-    worker.START.unwritten = bytecode.unwritten(modules or list(sys.modules.values()))
+    of, if not only what is in `sys.modules`: conftests have been executed then."""
+    has_conftests = modules is not None
+    modules = modules or list(sys.modules.values())
+    worker.START.unwritten = bytecode.unwritten(modules, _zygote.compiled())
     # The collector would otherwise touch, and so copy, every page of every child.
     gc.collect()
-    _zygote.survey(gc)
+    _zygote.survey(gc, has_conftests)
     gc.freeze()
     return _zygote.park(facts, holds, shallow)
 

@@ -53,6 +53,8 @@ def write_bytecode():
     if not sys.dont_write_bytecode:
         for write in START.unwritten:
             write()
+    # They hold pytest's configuration, and with it the streams, which this module would outlive.
+    START.unwritten = ()
 
 
 def become_template(order):

@@ -98,7 +98,8 @@ impl Dispatcher {
         }
         match &record.grow {
             Some(want) => format!("{NOT_YET}: {}", want.why),
-            None => NOT_YET.into(),
+            // It was there and went, or another one has served them.
+            None => "there is none of their own".into(),
         }
     }
 

@@ -72,7 +72,10 @@ impl Dispatcher {
                 }
                 self.take_over(key);
                 self.keep_few_prepared(key, level.depth());
-                let deeper = self.root(key).and_then(|root| root.next_deeper(&level));
+                let deeper = self.root(key).and_then(|root| {
+                    root.forgive_below(&level);
+                    root.next_deeper(&level)
+                });
                 if let Some(deeper) = deeper {
                     self.want_growth(key, &deeper, now);
                 }

@@ -262,6 +262,15 @@ impl Root {
         delay
     }
 
+    /// What failed to grow from a former checkpoint of this level may grow from a new one.
+    pub(super) fn forgive_below(&mut self, above: &Level) {
+        for (level, record) in &mut self.records {
+            if level.depth() > above.depth() && level.shape() == above.shape() {
+                record.failure = None;
+            }
+        }
+    }
+
     /// What failed or was useless before may go well now.
     pub(super) fn forgive(&mut self) {
         for record in self.records.values_mut() {

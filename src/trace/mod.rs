@@ -204,6 +204,9 @@ impl Trace {
         self.env_read.extend(parent.env_read.iter().cloned());
         self.env_hidden.extend(parent.env_hidden.iter().cloned());
         self.env_all |= parent.env_all;
+        self.cwd = self.cwd.take().or_else(|| parent.cwd.clone());
+        self.argv = self.argv.take().or_else(|| parent.argv.clone());
+        self.tty = self.tty.or(parent.tty);
     }
 
     /// The directories that a watcher has to watch. Paths that were only looked at are left to the

@@ -84,7 +84,7 @@ class Status:
     def is_ready_for_more_like_the_last(self, level: str) -> bool:
         """Nothing is being built or about to be, and what the last run made the daemon build is
         there."""
-        if any(c.state not in ("ready", "leaving") for c in self.checkpoints) or self._pending():
+        if self._pending():
             return False
         ready = self.ready(level)
         last = self.runs[-1] if self.runs else None
@@ -97,14 +97,17 @@ class Status:
         return [shape for root in self.raw["roots"] for shape in root["unprepared"]]
 
     def _pending(self) -> bool:
-        return any(shape["why"].startswith("not prepared yet") for shape in self._unprepared())
+        is_building = any(c.state not in ("ready", "leaving") for c in self.checkpoints)
+        wanted = (shape["why"].startswith("not prepared yet") for shape in self._unprepared())
+        return is_building or any(wanted)
 
     @property
     def given_up(self) -> list[str]:
         """Why the daemon does not even try to get something ready."""
         failed = [root for root in self.raw["roots"] if root["state"] == "failed"]
         if not self._pending():
-            failed += self._unprepared()
+            # Without a deeper one there is the P0.
+            failed += [shape for shape in self._unprepared() if shape["level"] == "P0"]
         return [f"{what['why']}\n{what['output'] or ''}" for what in failed]
 
     def __str__(self) -> str:

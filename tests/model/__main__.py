@@ -1,8 +1,8 @@
 """`make model`: random projects, edits and selections, each run compared with plain pytest.
 
-    make model                              a thousand steps from a random seed
-    make model STEPS=10000 SEED=1 JOBS=4    as many, of the seeds 1, 2, 3, …; four at a time
-    make model REPLAY=.work/model/7.json    what an earlier failure was shrunk to
+make model                              a thousand steps from a random seed
+make model STEPS=10000 SEED=1 JOBS=4    as many, of the seeds 1, 2, 3, …; four at a time
+make model REPLAY=.work/model/7.json    what an earlier failure was shrunk to
 """
 
 from __future__ import annotations

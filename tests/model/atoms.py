@@ -32,8 +32,7 @@ ATOMS: dict[str, tuple[str, ...]] = {
     "singledispatch": (
         "from app import reg\n\n@reg.shown.register(complex)\ndef _(value):\n"
         "    return 'shown $n'\n",
-        "from app import reg\n\n@reg.shown.register(bytes)\ndef _(value):\n"
-        "    return 'shown $n'\n",
+        "from app import reg\n\n@reg.shown.register(bytes)\ndef _(value):\n    return 'shown $n'\n",
     ),
     "abstract base": (
         "from app import reg\n\nclass Like$n:\n    pass\n\nreg.Shape.register(Like$n)\n",

@@ -11,7 +11,7 @@ from . import atoms
 from .motifs import MOTIFS
 from .scenario import SITE, Block, Change
 
-REGISTRY = '''\
+REGISTRY = """\
 import abc
 import functools
 
@@ -64,7 +64,7 @@ def state():
         [shown(value) for value in (1j, b"", {}, "")],
         [isinstance(value, Shape) for value in (frozenset(), {}, 1)],
     ]
-'''
+"""
 
 # The installed package that projects import; its second module writes into its first one.
 WIDELIB = {

@@ -66,9 +66,15 @@ pub(crate) fn unwatch() {
     set_mode(Mode::Off);
 }
 
-/// Goes on recording, in a child that is to become a deeper checkpoint.
+/// Goes on recording, in a child that is to become a deeper checkpoint: what its parent has read
+/// is in its parent's trace.
 pub(crate) fn resume() {
-    seen().since_ns = now_ns();
+    let mut seen = seen();
+    seen.opened.clear();
+    seen.listed.clear();
+    seen.imported.clear();
+    seen.since_ns = now_ns();
+    drop(seen);
     set_mode(Mode::Build);
 }
 
@@ -172,6 +178,9 @@ fn during_build(py: Python<'_>, event: &[u8], args: &Bound<'_, PyTuple>) {
                 seen().written.insert(name, value);
             }
         }
+        b"ctypes.dlsym" if text(args, 1).is_some_and(|name| name.ends_with("getenv")) => {
+            veto("ctypes.dlsym", text(args, 1));
+        }
         b"sys.setprofile" | b"sys.settrace" if is_our_own(&caller(py).unwrap_or_default()) => {}
         b"os.listdir" | b"os.scandir" => list(py, args),
         _ if is_veto(event) && !is_harmless(py, event, args) => {
@@ -214,6 +223,9 @@ fn open(py: Python<'_>, args: &Bound<'_, PyTuple>) {
         return;
     }
     let mut seen = seen();
+    if by.starts_with("<frozen importlib") && path.extension().is_some_and(|end| end == "py") {
+        seen.compiled.insert(path.clone());
+    }
     if let Entry::Vacant(entry) = seen.opened.entry(path) {
         let before = Signature::of(entry.key());
         entry.insert(before);

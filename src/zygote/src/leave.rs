@@ -125,7 +125,8 @@ fn flush(py: Python<'_>) -> bool {
     let Ok(sys) = py.import("sys") else {
         return false;
     };
-    for name in ["stdout", "stderr"] {
+    // The last two may be others, to which what is in the place of the first two has written.
+    for name in ["stdout", "stderr", "__stdout__", "__stderr__"] {
         let Ok(stream) = sys.getattr(name) else {
             continue;
         };
@@ -147,12 +148,13 @@ fn flush(py: Python<'_>) -> bool {
 /// not see what was there before the fork.
 static INHERITED: AtomicBool = AtomicBool::new(false);
 
-/// Looks through what this zygote is about to keep from its children's collectors. Generators do
-/// not count: those that are suspended belong to calls on the stack, which will return. `gc` is
-/// given, as importing it would show in `sys.modules` before pytest has.
+/// Looks through what this zygote is about to keep from its children's collectors. `generators`
+/// says whether those count: while plugins are loaded, the suspended ones belong to calls on the
+/// stack, which will return. `gc` is given, as importing it would show in `sys.modules` before
+/// pytest has.
 #[pyfunction]
-pub(crate) fn survey(py: Python<'_>, gc: &Bound<'_, PyAny>) {
-    if !look(py, gc, false).unwrap_or(false) {
+pub(crate) fn survey(py: Python<'_>, gc: &Bound<'_, PyAny>, generators: bool) {
+    if !look(py, gc, generators).unwrap_or(false) {
         INHERITED.store(true, Ordering::Relaxed);
     }
 }

@@ -66,6 +66,7 @@ fn _zygote(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(audit::unwatch, module)?)?;
     module.add_function(wrap_pyfunction!(seen::written, module)?)?;
     module.add_function(wrap_pyfunction!(seen::stage, module)?)?;
+    module.add_function(wrap_pyfunction!(seen::compiled, module)?)?;
     module.add_function(wrap_pyfunction!(profile::profile, module)?)?;
     module.add_function(wrap_pyfunction!(profile::observe, module)?)?;
     module.add_function(wrap_pyfunction!(profile::findings, module)?)?;

@@ -192,7 +192,9 @@ fn directories(
         .map(|path| (path, (top.clone(), true)))
         .collect();
     for (package, paths) in packages {
-        let tails = below.remove(package.as_str()).unwrap_or_default();
+        let mut tails = below.remove(package.as_str()).unwrap_or_default();
+        // A namespace package's directory becomes a package of its own by it.
+        tails.insert("__init__".to_owned());
         for path in paths {
             wanted
                 .entry(path)

@@ -14,6 +14,8 @@ static SEEN: Mutex<Seen> = Mutex::new(Seen::new());
 pub(crate) struct Seen {
     /// Files opened for reading, with their state right before.
     pub(crate) opened: BTreeMap<PathBuf, Option<Signature>>,
+    /// Sources that the import system read: it has found no byte code for them.
+    pub(crate) compiled: BTreeSet<PathBuf>,
     /// Directories listed by code other than the import system, and whether only for
     /// distributions.
     pub(crate) listed: BTreeMap<PathBuf, bool>,
@@ -32,6 +34,7 @@ impl Seen {
     const fn new() -> Self {
         Self {
             opened: BTreeMap::new(),
+            compiled: BTreeSet::new(),
             listed: BTreeMap::new(),
             imported: BTreeSet::new(),
             written: BTreeMap::new(),
@@ -69,6 +72,12 @@ pub(crate) fn note_relative(path: &str) {
 #[pyfunction]
 pub(crate) fn written() -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
     seen().written.clone().into_iter().collect()
+}
+
+/// Sources that the import system has compiled.
+#[pyfunction]
+pub(crate) fn compiled() -> Vec<PathBuf> {
+    seen().compiled.iter().cloned().collect()
 }
 
 pub(crate) fn absolute(path: &str) -> PathBuf {
