@@ -16,6 +16,7 @@
 //! - [`audit`]: the audit hook: what a build reads, what it must not do, what a run imports
 //! - [`inherit`]: makes a fresh child the process that the caller would have started
 //! - [`steps`]: how a process becomes the next thing
+//! - [`grow`]: a deeper zygote, forked from a parked one
 //! - [`standby`]: a child forked ahead, which waits for its run
 //! - [`serve`]: the loop of a parked process: forks, relays signals, reaps, reports
 //! - [`leave`]: the end of a worker
@@ -30,6 +31,7 @@ mod audit;
 mod classes;
 mod fail;
 mod fork;
+mod grow;
 mod inherit;
 mod launch;
 mod leave;

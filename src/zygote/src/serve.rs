@@ -22,18 +22,17 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use pyo3::prelude::*;
 use pyseidon::process::{self, Change};
-use pyseidon::protocol::{self, Before, Ended, ExitPath, Notice, Parked, Relay, Reply, Run};
-use pyseidon::transport::{Connection, Filled, move_high};
+use pyseidon::protocol::{self, Ended, ExitPath, Notice, Parked, Relay, Reply, Run};
+use pyseidon::transport::{Connection, Filled};
 
-use crate::fork::{Side, fork};
+use crate::audit;
+use crate::grow::grow;
 use crate::page::{self, Page};
 use crate::record::{self, Facts};
-use crate::role::{Order, Role, Zygote, exit_now, os_error, set_role, take_role};
+use crate::role::{Order, Role, Zygote, exit_now, os_error, take_role};
 use crate::seen::seen;
 use crate::standby::{Forked, Standby, has_news};
-use crate::steps::announce;
 use crate::touched::Touched;
-use crate::{audit, inherit};
 
 /// Between a worker's order and its being the caller's process only our own code runs: a few
 /// milliseconds on an idle machine. What takes a thousand times as long is stuck.
@@ -214,7 +213,12 @@ impl Loop<'_> {
             let child = match order {
                 protocol::Order::Begin { .. } => None,
                 protocol::Order::Serve { id, run } => self.serve(py, id, run, fds),
-                protocol::Order::Grow { run, before } => grow(py, run, before, fds)?,
+                protocol::Order::Grow { run, before } => {
+                    // Runs will be served from there. If they are not, the first brings one back.
+                    self.end_standby();
+                    self.wants_standby = false;
+                    grow(py, run, before, fds, children())?
+                }
             };
             if child.is_some() {
                 return Ok(child);
@@ -317,8 +321,12 @@ impl Loop<'_> {
     /// Takes nothing new from here on.
     fn leave(&mut self) {
         self.leaving = true;
+        self.end_standby();
+    }
+
+    /// Whoever waits for the end of this process waits for the whole of it.
+    fn end_standby(&mut self) {
         if let Some(standby) = self.standby.take() {
-            // Whoever waits for the end of this process waits for the whole of it.
             process::kill_group(standby.pid);
             process::wait_for(standby.pid);
         }
@@ -455,46 +463,4 @@ fn relay(client: &mut Connection, pid: i32) -> pyseidon::error::Result<bool> {
             process::signal_group(pid, signal);
         }
     }
-}
-
-/// Forks a process that goes on building; gives its order in the child.
-fn grow(
-    py: Python<'_>,
-    run: Box<Run>,
-    before: Option<Before>,
-    mut fds: Vec<OwnedFd>,
-) -> PyResult<Option<Order>> {
-    if fds.len() != 3 || !matches!(fork(py), Ok(Side::Child)) {
-        // Closing the new channel tells the daemon.
-        return Ok(None);
-    }
-    let _ = sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&children()), None);
-    let cwd = fds.pop().expect("three were given");
-    let output = fds.pop().expect("two are left");
-    let control = fds.pop().expect("one is left");
-    let placed = (|| {
-        // SAFETY: a plain system call on this process.
-        unsafe { libc::setpgid(0, 0) };
-        inherit::take_over_directory(&cwd)?;
-        drop(cwd);
-        let null = OwnedFd::from(std::fs::File::open("/dev/null")?);
-        let errors = output.try_clone()?;
-        let streams = vec![null, output, errors];
-        let mut kept = inherit::place_descriptors(streams, &[0, 1, 2], vec![control])?;
-        inherit::set_environ(&run.env);
-        std::io::Result::Ok(kept.pop().expect("one was given"))
-    })();
-    let Ok(control) = placed.and_then(|c| move_high(c).map_err(std::io::Error::other)) else {
-        exit_now(1);
-    };
-    let order = Order::new("grow", &run, before);
-    let control = Connection::new(UnixStream::from(control));
-    announce(&control);
-    set_role(Role::Zygote(Zygote {
-        control,
-        template: run,
-        since: Instant::now(),
-    }));
-    audit::resume();
-    Ok(Some(order))
 }
