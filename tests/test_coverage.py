@@ -34,7 +34,8 @@ def write_project(sandbox: Sandbox) -> None:
     sandbox.write("test_a.py", "import shop\n\ndef test_a():\n    assert shop.price(2) == 4\n")
 
 
-REPORTS = ("--cov-report=term-missing", "--cov-report=json", "--cov-report=lcov")
+# Those that do not tell the time.
+REPORTS = ("--cov-report=term-missing", "--cov-report=lcov", "--cov-report=annotate")
 
 
 @pytest.mark.parametrize(
@@ -72,16 +73,6 @@ def test_with_settings_of_its_own(measured: Sandbox) -> None:
     measured.write(".coveragerc", "[run]\nbranch = true\nomit = conftest.py\n")
     plain = measured.same("test_a.py", "--cov", "--cov-report=term-missing")
     assert "Branch" in plain.stdout and "conftest.py" not in plain.stdout
-
-
-def test_in_the_environment(measured: Sandbox) -> None:
-    """Started by the interpreter itself: the report comes from the file that it leaves."""
-    measured.write(".coveragerc", "[run]\nparallel = false\ndata_file = measured\n")
-    env = {"COVERAGE_PROCESS_START": str(measured.project / ".coveragerc")}
-    plain = measured.plain("test_a.py", env=env)
-    warm = measured.first("test_a.py", env=env)
-    assert ("measured" in plain.files) == ("measured" in warm.files)
-    measured.same("test_a.py", at=None, env=env)
 
 
 @pytest.mark.parametrize("core", ["ctrace", "pytrace"])

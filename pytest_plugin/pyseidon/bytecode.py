@@ -15,12 +15,12 @@ def unwritten(modules, compiled=()):
     found = []
     external = sys.modules["_frozen_importlib_external"]
     rewrite = sys.modules.get("_pytest.assertion.rewrite")
-    for path in compiled:
+    compiled = set(map(os.fspath, compiled))
+    for path in sorted(compiled):
         cached = external.cache_from_source(path)
         if not is_fresh(cached, path) and is_writable(cached):
             loader = external.SourceFileLoader("", path)
             found.append(lambda loader=loader: loader.get_code(""))
-    compiled = set(compiled)
     for module in modules:
         names = getattr(module, "__dict__", {})
         loader, spec = names.get("__loader__"), names.get("__spec__")
