@@ -7,7 +7,9 @@ import shutil
 from pathlib import Path
 
 from .harness.cases import Case, Twist, below, each, edit, play, select, write
+from .harness.daemon import processes_with
 from .harness.outcome import assert_same, difference
+from .harness.rendezvous import eventually
 from .harness.sandbox import Sandbox
 
 PROJECT = """
@@ -307,6 +309,53 @@ def test_byte_code_that_runs_leave(sandbox: Sandbox) -> None:
         sandbox.until_ready()
         leave(sandbox, sandbox.pyseidon, "-rA")
         assert f"{word}\n" in sandbox.same_at_once("-rA").stdout
+
+
+def test_byte_code_that_goes_while_a_checkpoint_parks(sandbox: Sandbox) -> None:
+    """Whether a run has to write it must not depend on when one looks."""
+    # What follows when it is known which byte code is fresh begins with a collection.
+    sandbox.write(
+        "conftest.py",
+        """
+        import gc
+        import sys
+        import time
+
+        def pause(phase, info):
+            caller = sys._getframe().f_back
+            if phase == "start" and caller is not None and caller.f_code.co_name == "wait":
+                time.sleep(3)
+
+        gc.callbacks.append(pause)
+        import mod
+        """,
+    )
+    sandbox.write("mod.py", "WORD = 'mod'\n")
+    sandbox.write("test_a.py", "import mod\n\ndef test_a():\n    pass\n")
+    leave(sandbox, sandbox.pytest)
+    [byte_code] = (sandbox.project / "__pycache__").glob("mod.*")
+    leave(sandbox, sandbox.pyseidon)
+    if sandbox.pyseidon != sandbox.pytest:
+        eventually(
+            lambda: any(map(sleeps, processes_with(str(sandbox.runtime)))),
+            "a checkpoint that collects",
+        )
+    byte_code.unlink()
+    sandbox.until_ready()
+    # Before plain pytest writes it: the daemon would learn that it comes and goes.
+    warm = sandbox.first()
+    plain = sandbox.plain()
+    assert any("mod." in name for name in plain.files)
+    assert_same(plain, warm, "the warm run")
+
+
+def sleeps(pid: int) -> bool:
+    """In `clock_nanosleep`, which nothing of ours calls."""
+    number = {"x86_64": "230", "aarch64": "115"}[os.uname().machine]
+    try:
+        return Path(f"/proc/{pid}/syscall").read_text().startswith(f"{number} ")
+    except OSError:
+        return False
 
 
 def test_edit_by_a_test(sandbox: Sandbox) -> None:

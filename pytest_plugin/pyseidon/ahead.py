@@ -136,7 +136,7 @@ def make(late):
             hidden.maker = name
     if hidden.lasting and hidden.maker is None:
         return hidden, f"`{hidden.lasting[0].__name__}` would not be made again"
-    if worker.START.write_bytecode and bytecode.unwritten(hidden.modules.values()):
+    if worker.START.write_bytecode and bytecode.unwritten(hidden.modules.values())[0]:
         return hidden, "it would write byte code"
     if hidden.bound:
         # Its C code keeps what it asked for. If the import were made after all, it would not be

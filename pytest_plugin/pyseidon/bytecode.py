@@ -10,15 +10,18 @@ import sys
 
 
 def unwritten(modules, compiled=()):
-    """What of these modules' byte code is missing or outdated: functions that write it. `compiled`
-    are sources that were compiled beside: modules may have put something else in their place."""
-    found = []
+    """What of these modules' byte code is missing or outdated: functions that write it; and the
+    paths of that which is fresh. `compiled` are sources that were compiled beside: modules may have
+    put something else in their place."""
+    found, fresh = [], set()
     external = sys.modules["_frozen_importlib_external"]
     rewrite = sys.modules.get("_pytest.assertion.rewrite")
     compiled = set(map(os.fspath, compiled))
     for path in sorted(compiled):
         cached = external.cache_from_source(path)
-        if not is_fresh(cached, path) and is_writable(cached):
+        if is_fresh(cached, path):
+            fresh.add(cached)
+        elif is_writable(cached):
             loader = external.SourceFileLoader("", path)
             found.append(lambda loader=loader: loader.get_code(""))
     for module in modules:
@@ -29,15 +32,21 @@ def unwritten(modules, compiled=()):
             continue
         if type(loader) is external.SourceFileLoader and file not in compiled:
             cached = names.get("__cached__")
-            if isinstance(cached, str) and not is_fresh(cached, file) and is_writable(cached):
+            if not isinstance(cached, str):
+                continue
+            if is_fresh(cached, file):
+                fresh.add(os.path.abspath(cached))
+            elif is_writable(cached):
                 found.append(lambda loader=loader, name=spec.name: loader.get_code(name))
         elif rewrite is not None and isinstance(loader, rewrite.AssertionRewritingHook):
             source, target = rewritten_paths(rewrite, file)
-            if rewrite._read_pyc(source, target) is None and is_writable(str(target)):
+            if rewrite._read_pyc(source, target) is not None:
+                fresh.add(str(target))
+            elif is_writable(str(target)):
                 found.append(
                     lambda paths=(source, target), hook=loader: write(rewrite, hook, *paths)
                 )
-    return found
+    return found, fresh
 
 
 def with_others(modules):

@@ -119,7 +119,9 @@ def wait(facts, holds, shallow, modules=None):
     of, if not only what is in `sys.modules`: conftests have been executed then."""
     has_conftests = modules is not None
     modules = modules or list(sys.modules.values())
-    worker.START.unwritten = bytecode.unwritten(modules, _zygote.compiled())
+    # One look decides both what a child writes and what must stay as it is: byte code may come and
+    # go at any time.
+    worker.START.unwritten, facts["fresh"] = bytecode.unwritten(modules, _zygote.compiled())
     # The collector would otherwise touch, and so copy, every page of every child.
     gc.collect()
     _zygote.survey(gc, has_conftests)

@@ -30,6 +30,8 @@ pub(crate) struct Facts {
     cwd_read: bool,
     terminal_read: bool,
     probes: Vec<PathBuf>,
+    /// Byte code that no child writes: it is fresh.
+    fresh: BTreeSet<PathBuf>,
 }
 
 /// How long before the build's start the kernel may have stamped a change that was made after it:
@@ -50,7 +52,9 @@ pub(crate) fn trace(seen: &Seen, facts: Facts, key: [u8; 32]) -> (Trace, Option<
         let stands_for = Signature::of(source)
             .map(|s| [(s.mtime_ns.div_euclid(1_000_000_000)) as u32, s.size as u32]);
         let role = match stands_for {
-            Some(source) if !is_used_byte_code(cached, source) => Role::UnusedByteCode { source },
+            Some(source) if !facts.fresh.contains(cached) && !is_used_byte_code(cached, source) => {
+                Role::UnusedByteCode { source }
+            }
             _ => Role::Content,
         };
         files
