@@ -3,6 +3,7 @@
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -195,7 +196,7 @@ pub fn become_subreaper() {
 }
 
 /// Lets a signal do to this process what it does by default, though it is blocked or ignored.
-/// Comes back if that was not the end: at once, or when a stopped process is continued.
+/// Comes back if that was not the end.
 pub fn suffer(signal: i32) {
     // SAFETY: valid pointers to locals; disposition and mask are put back.
     unsafe {
@@ -211,6 +212,49 @@ pub fn suffer(signal: i32) {
         libc::sigprocmask(libc::SIG_UNBLOCK, &set, &mut mask);
         libc::sigprocmask(libc::SIG_SETMASK, &mask, std::ptr::null_mut());
         libc::sigaction(signal, &before, std::ptr::null_mut());
+    }
+}
+
+/// Stops this process as `signal` does by default, until it is continued; not at all if somebody
+/// continues it before it has come to that.
+///
+/// A stop signal makes the kernel forget a SIGCONT that waits. So SIGCONT is let through meanwhile:
+/// what comes before the stop signal is noted, what comes after it takes it back.
+pub fn stop_along(signal: i32) {
+    static CONTINUED: AtomicBool = AtomicBool::new(false);
+    extern "C" fn note(_: libc::c_int) {
+        CONTINUED.store(true, Ordering::SeqCst);
+    }
+    CONTINUED.store(false, Ordering::SeqCst);
+    // SAFETY: valid pointers to locals; the handler stores to a static only; dispositions and mask
+    // are put back.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        let (mut at_continue, mut at_stop) = (action, action);
+        let (mut stop, mut go): (libc::sigset_t, libc::sigset_t) = std::mem::zeroed();
+        let mut mask = stop;
+        libc::sigemptyset(&mut stop);
+        libc::sigaddset(&mut stop, signal);
+        libc::sigemptyset(&mut go);
+        libc::sigaddset(&mut go, libc::SIGCONT);
+        libc::sigprocmask(libc::SIG_BLOCK, &stop, &mut mask);
+        action.sa_sigaction = libc::SIG_DFL;
+        libc::sigaction(signal, &action, &mut at_stop);
+        action.sa_sigaction = note as extern "C" fn(libc::c_int) as usize;
+        libc::sigaction(libc::SIGCONT, &action, &mut at_continue);
+        libc::sigprocmask(libc::SIG_UNBLOCK, &go, std::ptr::null_mut());
+        if !CONTINUED.load(Ordering::SeqCst) {
+            libc::kill(libc::getpid(), signal);
+            if !CONTINUED.load(Ordering::SeqCst) {
+                libc::sigprocmask(libc::SIG_UNBLOCK, &stop, std::ptr::null_mut());
+            }
+        }
+        // What is ignored does not stay pending.
+        action.sa_sigaction = libc::SIG_IGN;
+        libc::sigaction(signal, &action, std::ptr::null_mut());
+        libc::sigprocmask(libc::SIG_SETMASK, &mask, std::ptr::null_mut());
+        libc::sigaction(signal, &at_stop, std::ptr::null_mut());
+        libc::sigaction(libc::SIGCONT, &at_continue, std::ptr::null_mut());
     }
 }
 

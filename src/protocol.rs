@@ -117,9 +117,10 @@ pub enum Reply {
     Started {
         pid: i32,
     },
-    /// The worker was stopped by this signal.
+    /// The worker was stopped by this signal, when so many of [`Relay`] had been passed on to it.
     Stopped {
         signal: i32,
+        relayed: u64,
     },
     /// The run is over: the raw wait status.
     Ended {

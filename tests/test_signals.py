@@ -179,7 +179,7 @@ def test_stop_and_continue(holding: Sandbox, sent: str) -> None:
 def test_stopped_and_continued_at_once(holding: Sandbox) -> None:
     """Who continues a command before it is seen to have stopped will not continue it again."""
     for process, _ in both(holding, "-k", "holds"):
-        for _ in range(20):
+        for _ in range(200):
             process.send_signal(signal.SIGTSTP)
             process.send_signal(signal.SIGCONT)
         holding.rendezvous.let_go()

@@ -2,7 +2,7 @@
 //!
 //! While it lasts, every signal that can be caught is blocked and read from a descriptor: before
 //! the run has started it does what it always does to a process, afterwards it is the worker's.
-//! Dispositions are never touched.
+//! Dispositions stay as they are.
 
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -45,7 +45,8 @@ pub(super) fn converse(
         connection,
         signals: Signals::block(inherited.ignored())?,
         held: Vec::new(),
-        stop: Stop::None,
+        relayed: 0,
+        continued: 0,
     };
     let request = Request::Run(Box::new(run));
     let begun = match session.connection.send(&request, &inherited.descriptors()) {
@@ -77,17 +78,9 @@ struct Session {
     signals: Signals,
     /// Signals that came too early to be the worker's and do not end this process.
     held: Vec<i32>,
-    stop: Stop,
-}
-
-/// What has become of a stop signal that was passed on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stop {
-    None,
-    /// The worker has not been reported to be stopped.
-    Relayed,
-    /// Nor was it before it was to be continued.
-    TakenBack,
+    /// How many signals have been passed on, and how many had when the last SIGCONT was.
+    relayed: u64,
+    continued: u64,
 }
 
 impl Session {
@@ -139,7 +132,9 @@ impl Session {
             loop {
                 match self.next_reply() {
                     Ok(Some(Reply::Ended { status })) => return Outcome::Ended(status),
-                    Ok(Some(Reply::Stopped { signal })) => self.stop_along(signal),
+                    Ok(Some(Reply::Stopped { signal, relayed })) => {
+                        self.stop_along(signal, relayed);
+                    }
                     Ok(Some(_)) => {}
                     Ok(None) => break,
                     Err(_) => return Outcome::Lost,
@@ -170,11 +165,10 @@ impl Session {
             libc::SIGTTIN | libc::SIGTTOU => libc::SIGTSTP,
             other => other,
         };
-        self.stop = match (signal, self.stop) {
-            (libc::SIGTSTP, _) => Stop::Relayed,
-            (libc::SIGCONT, Stop::Relayed) => Stop::TakenBack,
-            (_, stop) => stop,
-        };
+        self.relayed += 1;
+        if signal == libc::SIGCONT {
+            self.continued = self.relayed;
+        }
         // If the other side is gone, reading says so.
         let _ = self.connection.send(&Relay::Signal(signal), &[]);
     }
@@ -183,20 +177,13 @@ impl Session {
     ///
     /// In an orphaned process group the kernel does not stop us, and plain pytest would not have
     /// stopped either: then the worker goes on at once.
-    fn stop_along(&mut self, signal: i32) {
-        if std::mem::replace(&mut self.stop, Stop::None) == Stop::TakenBack {
-            // Who continued us will not do so again.
-            return self.relay(libc::SIGCONT);
+    fn stop_along(&mut self, signal: i32, relayed: u64) {
+        if self.continued > relayed {
+            // A SIGCONT is on its way to it. Who continued us will not do so again.
+            return;
         }
-        process::suffer(signal);
-        let mut continued = false;
-        while let Some(signal) = self.signals.next() {
-            continued |= signal == libc::SIGCONT;
-            self.relay(signal);
-        }
-        if !continued {
-            self.relay(libc::SIGCONT);
-        }
+        process::stop_along(signal);
+        self.relay(libc::SIGCONT);
     }
 
     /// Takes the run back, so that it can be run plainly.
@@ -353,7 +340,8 @@ mod tests {
             connection: ours,
             signals: Signals::block(0).unwrap(),
             held: Vec::new(),
-            stop: Stop::None,
+            relayed: 0,
+            continued: 0,
         };
         (session, theirs)
     }
@@ -412,6 +400,25 @@ mod tests {
         worker.send(&Reply::Started { pid: 1 }, &[]).unwrap();
         let outcome = session.withdraw(Some("late".into()));
         assert!(matches!(outcome, Outcome::Lost));
+    }
+
+    #[test]
+    fn a_worker_that_is_being_continued_stops_nobody() {
+        let (mut session, zygote) = session();
+        session.relay(libc::SIGTSTP);
+        session.relay(libc::SIGCONT);
+        session.relay(libc::SIGTSTP);
+        session.relay(libc::SIGCONT);
+        // Seen late, when the second pair had been sent but not passed on. Were it obeyed, this
+        // test would stop for good.
+        for relayed in [1, 3] {
+            let signal = libc::SIGTSTP;
+            zygote
+                .send(&Reply::Stopped { signal, relayed }, &[])
+                .unwrap();
+        }
+        zygote.send(&Reply::Ended { status: 0 }, &[]).unwrap();
+        assert!(matches!(session.stay(), Outcome::Ended(0)));
     }
 
     #[test]

@@ -99,6 +99,8 @@ fn random_key() -> [u8; 32] {
 struct Worker {
     id: u64,
     client: Option<Connection>,
+    /// How many signals of the client's have been passed on.
+    relayed: u64,
     /// Until the worker has entered pytest.
     alive: Option<Connection>,
     page: Page,
@@ -282,6 +284,7 @@ impl Loop<'_> {
             Worker {
                 id,
                 client: Some(client),
+                relayed: 0,
                 alive: Some(channel),
                 page,
                 since,
@@ -346,8 +349,11 @@ impl Loop<'_> {
                 self.standby = None;
             }
             Change::Stopped { pid, signal } => {
-                if let Some(client) = self.workers.get(&pid).and_then(|w| w.client.as_ref()) {
-                    let _ = client.send(&Reply::Stopped { signal }, &[]);
+                if let Some(worker) = self.workers.get(&pid)
+                    && let Some(client) = &worker.client
+                {
+                    let relayed = worker.relayed;
+                    let _ = client.send(&Reply::Stopped { signal, relayed }, &[]);
                 }
             }
             Change::Continued { .. } => {}
@@ -437,7 +443,7 @@ impl Loop<'_> {
             let Some(client) = worker.client.as_mut() else {
                 continue;
             };
-            match relay(client, *pid) {
+            match relay(client, *pid, &mut worker.relayed) {
                 Ok(true) => {}
                 Ok(false) | Err(_) => {
                     // The client was killed, or its terminal is gone with it.
@@ -450,8 +456,8 @@ impl Loop<'_> {
     }
 }
 
-/// Passes on what the client says; false when it is gone.
-fn relay(client: &mut Connection, pid: i32) -> pyseidon::error::Result<bool> {
+/// Passes on what the client says, and counts it; false when it is gone.
+fn relay(client: &mut Connection, pid: i32, relayed: &mut u64) -> pyseidon::error::Result<bool> {
     loop {
         match client.fill()? {
             Filled::WouldBlock => return Ok(true),
@@ -461,6 +467,7 @@ fn relay(client: &mut Connection, pid: i32) -> pyseidon::error::Result<bool> {
         while let Some(frame) = client.next_frame()? {
             let Relay::Signal(signal) = frame.decode()?;
             process::signal_group(pid, signal);
+            *relayed += 1;
         }
     }
 }
