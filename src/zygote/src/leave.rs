@@ -385,7 +385,8 @@ fn standard_streams(py: Python<'_>) -> PyResult<Vec<*mut ffi::PyObject>> {
         let Ok(mut stream) = sys.getattr(name) else {
             continue;
         };
-        loop {
+        // What stands for its own buffer (pytest's stand-in for stdin does) comes up again.
+        while !found.contains(&stream.as_ptr()) {
             found.push(stream.as_ptr());
             stream = match stream.getattr("buffer").or_else(|_| stream.getattr("raw")) {
                 Ok(below) => below,
