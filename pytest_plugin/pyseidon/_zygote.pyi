@@ -1,5 +1,6 @@
 """The extension: what `src/zygote` gives to the package's own modules."""
 
+from collections.abc import Sequence
 from typing import Any, Callable, Literal, NoReturn, Optional
 
 class Order:
@@ -62,10 +63,12 @@ def written() -> list[tuple[bytes, Optional[bytes]]]: ...
 def stage(name: str) -> None: ...
 def observe(
     functions: dict[str, list[Any]],
+    late: Sequence[tuple[str, str, str]],
     find_spec: Any,
     stdlib: list[str],
     core: list[str],
     known: list[tuple[str, str]],
+    numpy: Callable[[], str | None],
 ) -> None: ...
 def profile(frame: Any, event: str, arg: Any) -> None: ...
 def findings() -> dict[str, Any]: ...

@@ -28,6 +28,9 @@ STARTUP_KNOWN = (
 )
 
 
+NAMES = ("stdin", "stdout", "stderr")
+
+
 def at_startup(texts):
     """Why no process that started like this one can stand for another, or None."""
     reason = printed("start-up code")
@@ -81,8 +84,18 @@ def world():
         "switch for byte code": repr(sys.dont_write_bytecode),
         # A lock or a queue between processes would be one for all runs.
         "shared memory": shared_memory(),
-        "standard streams": [id(sys.stdin), id(sys.stdout), id(sys.stderr)],
+        "standard streams": [(id(s), settings_of(s)) for s in streams()],
     }
+
+
+def streams():
+    return [getattr(sys, f"{dunder}{name}{dunder}") for dunder in ("", "__") for name in NAMES]
+
+
+def settings_of(stream):
+    """What can be set of a text stream, which each run has its own of."""
+    names = ("encoding", "errors", "line_buffering", "write_through")
+    return [getattr(stream, name, None) for name in names], dict(getattr(stream, "__dict__", {}))
 
 
 def is_beside_openblas():
@@ -112,10 +125,16 @@ def found(state):
             return f"{who} changed the process's {name}"
     refresh.HANDLERS[:] = stream_handlers()
     rebound = {id(owner) for handler, _ in refresh.HANDLERS for owner in (handler, vars(handler))}
-    for name in ("stdin", "stdout", "stderr"):
+    rebound |= {id(getattr(sys, name)) for name in NAMES}
+    for name in NAMES:
         # What was there at Z0 is frozen, so it is not among the referrers.
-        if any(id(owner) not in rebound for owner in gc.get_referrers(getattr(sys, name))):
+        # No variable may hold it here: before Python 3.11 that would be in a dictionary.
+        owners = gc.get_referrers(getattr(sys, name))
+        owners += gc.get_referrers(getattr(getattr(sys, name), "buffer", object()))
+        if any(id(owner) not in rebound for owner in owners):
             return f"{who} keeps `sys.{name}`, which is another object in each run"
+    if has_read_input():
+        return f"{who} reads the standard input"
     if after["descriptors"] != state.world["descriptors"]:
         return f"{who} left a descriptor open"
     return None
@@ -147,9 +166,21 @@ def limits():
         return file.read()
 
 
+def has_read_input():
+    """Whether somebody has moved on in the line that `grow` gave as standard input."""
+    try:
+        return os.lseek(0, 0, os.SEEK_CUR) != 0
+    except OSError:
+        return False
+
+
 def is_argv_kept():
-    """Whether anybody but `sys` and a running function holds the recording list of arguments."""
-    return type(sys.argv) is not list and any(
-        referrer is not sys.__dict__ and not hasattr(referrer, "f_code")
-        for referrer in gc.get_referrers(sys.argv)
+    """Whether anybody but `sys` and a running function holds a recording list of arguments."""
+    return any(
+        type(vars(sys).get(name, [])) is not list
+        and any(
+            referrer is not sys.__dict__ and not hasattr(referrer, "f_code")
+            for referrer in gc.get_referrers(vars(sys)[name])
+        )
+        for name in ("argv", "orig_argv")
     )

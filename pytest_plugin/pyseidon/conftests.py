@@ -14,9 +14,10 @@ import os
 import sys
 import weakref
 
-from pyseidon import _zygote, arguments, bytecode, observe, worker
+from pyseidon import _zygote, arguments, barriers, bytecode, observe, worker
 
 LOAD = "pytest_load_initial_conftests"
+MAIN = "pytest_cmdline_main"
 # Plugins whose `pytest_load_initial_conftests` has been read: of the arguments they look at
 # options, which are watched, and at the directories that are named.
 KNOWN = ("pytest_cov.plugin", "pytest_django.plugin", "pytest_dotenv.plugin", "pytest_env.plugin")
@@ -27,8 +28,9 @@ class ParserTrap:
     """A method of pytest's `Parser` that calls `sprung(frame)` first when `Config.parse` asks for
     it, right after the hook that loads conftests."""
 
-    def __init__(self, natural, sprung):
+    def __init__(self, natural, config, sprung):
         self.natural = natural
+        self.config = config
         self.sprung = sprung
 
     def __get__(self, parser, owner=None):
@@ -37,14 +39,16 @@ class ParserTrap:
             parser is not None
             and frame.f_code.co_name == "parse"
             and frame.f_globals.get("__name__") == "_pytest.config"
+            # Not that of another pytest, begun by a conftest.
+            and frame.f_locals.get("self") is self.config
         ):
             self.sprung(frame)
         return self.natural.__get__(parser, owner)
 
 
-def go_on(order, config, args, prepared, park):
+def go_on(order, config, args, prepared, trap, park):
     """Becomes the template in `order`, and has `park(facts, holds, args, take, modules)` called
-    behind the conftests. `prepared` and `args` are those of P0."""
+    behind the conftests. `prepared` and `args` are those of P0, `trap` is `park.Trap`."""
     worker.become_template(order)
     before = Before(config)
     reason = prepared.take(args)
@@ -55,14 +59,21 @@ def go_on(order, config, args, prepared, park):
     parser = type(config._parser)
     name = "parse_setoption" if hasattr(parser, "parse_setoption") else "parse"
     natural = parser.__dict__[name]
+    relay = type(config.hook)
+
+    def too_far(frame):
+        _zygote.fail("pytest went past the point behind the conftests")
 
     def behind(frame):
         setattr(parser, name, natural)
+        delattr(relay, MAIN)
         namespace = config.known_args_namespace
         namespace.__class__ = namespace.__class__.__base__
         behind_conftests(order, config, args, before, watched, park)
 
-    setattr(parser, name, ParserTrap(natural, behind))
+    setattr(parser, name, ParserTrap(natural, config, behind))
+    # A conftest may have put something else in the parser's place.
+    setattr(relay, MAIN, trap(MAIN, ("main", "_main"), too_far))
 
 
 def watch(namespace):
@@ -186,6 +197,9 @@ def sees_arguments(config, before):
         is_new = id(implementation.plugin) not in before.plugins
         if is_new and "pluginmanager" in implementation.argnames:
             return True
+    for implementation in config.hook.pytest_addhooks.get_hookimpls():
+        if id(implementation.plugin) not in before.plugins:
+            return True
     return False
 
 
@@ -286,8 +300,11 @@ class Captured:
         capturing = manager and manager._global_capturing
         if capturing is None:
             return cls(None, (), ()), None
-        texts = manager.read_global_capture()
         streams = [(name, stream_of(getattr(capturing, key))) for name, key in STREAMS]
+        if any(stream is not None and stream.closed for _, stream in streams):
+            return None, "a conftest has closed a stream that output is captured in"
+        texts = manager.read_global_capture()
+        settings = [barriers.settings_of(stream) for _, stream in streams]
         handlers = []
         for reference in sys.modules["logging"]._handlerList:
             handler = reference()
@@ -296,13 +313,20 @@ class Captured:
                     handlers.append((handler, name))
                     handler.stream = None
         manager.stop_global_capturing()
-        kept = [(name, weakref.ref(s)) for name, s in streams if s is not None]
-        del capturing, streams
+        objects = [(name, o) for name, s in streams for o in (s, getattr(s, "buffer", None))]
+        kept = [(name, weakref.ref(o)) for name, o in objects if o is not None]
+        del capturing, streams, objects
         stream = handler = reference = None
         gc.collect()
         for name, reference in kept:
             if reference() is not None:
                 return None, f"a conftest keeps `sys.{name}`, which is another object in each run"
+        manager.start_global_capturing()
+        capturing = manager._global_capturing
+        fresh = [barriers.settings_of(stream_of(getattr(capturing, key))) for _, key in STREAMS]
+        manager.stop_global_capturing()
+        if settings != fresh:
+            return None, "a conftest changes the settings of a standard stream"
         return cls(manager, tuple(texts), handlers), None
 
     def resume(self):

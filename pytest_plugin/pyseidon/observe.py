@@ -25,6 +25,17 @@ CLOCKS = (
     *("clock_gettime", "clock_gettime_ns", "localtime", "gmtime", "ctime", "asctime", "strftime"),
 )
 
+# The same in modules that may be loaded later: `(module, name, kind)`.
+LATE = (
+    ("_ssl", "RAND_bytes", "random"),
+    ("_ssl", "RAND_pseudo_bytes", "random"),
+    # What stays when the process has gone.
+    ("_posixshmem", "shm_open", "outside"),
+    ("_posixshmem", "shm_unlink", "outside"),
+    # `subprocess` says so itself; `multiprocessing` starts its helpers by it.
+    ("_posixsubprocess", "fork_exec", "outside"),
+)
+
 
 class State:
     """One observation."""
@@ -186,7 +197,8 @@ def start_plugins(who="a plugin"):
     known = [(rule.file, rule.kind) for rule in refresh.RULES]
     find_spec = sys.modules["importlib.util"].find_spec.__code__
     core = [directory + os.sep for directory in core]
-    _zygote.observe(impure_functions(), find_spec, stdlib_directories(), core, known, numpy_state)
+    stdlib = stdlib_directories()
+    _zygote.observe(impure_functions(), LATE, find_spec, stdlib, core, known, numpy_state)
     sys.setprofile(_zygote.profile)
 
 
@@ -230,8 +242,22 @@ def impure_functions():
         ],
         "cwd": [posix.getcwd, posix.getcwdb],
         "path": [posix.stat, posix.lstat, posix.access, posix.readlink],
-        "fork": [posix.register_at_fork, _signal.signal, _signal.setitimer, _signal.set_wakeup_fd],
+        "entry": [an_entry().stat, an_entry().inode],
+        "fork": [
+            *(posix.register_at_fork, _signal.signal, _signal.setitimer, _signal.alarm),
+            _signal.set_wakeup_fd,
+        ],
+        "state": [generator.getstate, generator.setstate],
+        # No audit event tells of these.
+        "outside": [
+            *(posix.dup2, posix.mkfifo, posix.mknod, posix.setpgid, posix.setsid, sys.getprofile),
+        ],
     }
+
+
+def an_entry():
+    with os.scandir("/") as entries:
+        return next(entries)
 
 
 def natural(name):

@@ -260,7 +260,7 @@ def park_in_config(order, frame, all_loaded):
     if order.kind == "run":
         enter(order, lambda: prepared.take(args))
     elif all_loaded:
-        conftests.go_on(order, config, args, prepared, park_behind_conftests)
+        conftests.go_on(order, config, args, prepared, Trap, park_behind_conftests)
     else:
         _zygote.fail(shallow)
 

@@ -217,9 +217,9 @@ impl DirInput {
     }
 }
 
-/// Digest of the entries that matter, with whether each is a directory.
+/// Digest of the entries that matter, with what each is: also behind a link.
 fn listing(path: &Path, interest: &Interest) -> [u8; 32] {
-    let mut entries: Vec<(Vec<u8>, bool)> = match fs::read_dir(path) {
+    let mut entries: Vec<(Vec<u8>, [u32; 2])> = match fs::read_dir(path) {
         Ok(found) => found
             .filter_map(|entry| {
                 let entry = entry.ok()?;
@@ -227,16 +227,25 @@ fn listing(path: &Path, interest: &Interest) -> [u8; 32] {
                 if !interest.covers(&name) {
                     return None;
                 }
-                Some((name, entry.path().is_dir()))
+                let kind = |data: io::Result<fs::Metadata>| {
+                    data.map_or(0, |data| data.mode() & libc::S_IFMT)
+                };
+                Some((
+                    name,
+                    [kind(entry.metadata()), kind(fs::metadata(entry.path()))],
+                ))
             })
             .collect(),
         Err(_) => Vec::new(),
     };
     entries.sort();
     let mut hasher = blake3::Hasher::new();
-    for (name, is_dir) in entries {
+    for (name, kinds) in entries {
         hasher.update(&name);
-        hasher.update(&[0, u8::from(is_dir)]);
+        hasher.update(&[0]);
+        for kind in kinds {
+            hasher.update(&kind.to_le_bytes());
+        }
     }
     *hasher.finalize().as_bytes()
 }

@@ -4,15 +4,16 @@
 //! the names of three kinds of events. It is set through the C interface and not visible to Python.
 
 use std::collections::btree_map::Entry;
-use std::ffi::{CStr, c_char, c_int, c_void};
-use std::path::PathBuf;
+use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyBytes, PyList, PyTuple};
 use pyseidon::trace::{Signature, now_ns};
 
 use crate::ahead;
@@ -72,6 +73,7 @@ pub(crate) fn resume() {
     let mut seen = seen();
     seen.opened.clear();
     seen.listed.clear();
+    seen.searched.clear();
     seen.imported.clear();
     seen.since_ns = now_ns();
     drop(seen);
@@ -165,6 +167,7 @@ fn during_build(py: Python<'_>, event: &[u8], args: &Bound<'_, PyTuple>) {
                 profile::on_import(&name);
                 seen().imported.insert(name);
             }
+            note_search_path(args);
         }
         b"open" => open(py, args),
         b"os.putenv" | b"os.unsetenv" => {
@@ -192,7 +195,7 @@ fn during_build(py: Python<'_>, event: &[u8], args: &Bound<'_, PyTuple>) {
 
 fn open(py: Python<'_>, args: &Bound<'_, PyTuple>) {
     const WRITING: i64 = (libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC) as i64;
-    let Some(path) = text(args, 0) else {
+    let Some(path) = path(args, 0) else {
         // A descriptor, opened before.
         return;
     };
@@ -203,8 +206,8 @@ fn open(py: Python<'_>, args: &Bound<'_, PyTuple>) {
         .and_then(|f| f.extract().ok())
         .unwrap_or(0);
     if mode.contains(['w', 'a', 'x', '+']) || flags & WRITING != 0 {
-        if path != "/dev/null" && !is_for_capture(py) {
-            veto("open to write", Some(path));
+        if path != Path::new("/dev/null") && !is_for_capture(py) {
+            veto("open to write", Some(path.display().to_string()));
         }
         return;
     }
@@ -214,10 +217,24 @@ fn open(py: Python<'_>, args: &Bound<'_, PyTuple>) {
     }
     note_relative(&path);
     let path = absolute(&path);
+    if path.to_str().is_none() {
+        // A trace is text.
+        veto("open", Some(path.display().to_string()));
+    }
     if path.starts_with("/proc") || path.starts_with("/sys") {
         // The machine's present state, which no trace can hold. psutil only counts the fields of
         // a line there when it is imported.
         if !by.ends_with("/psutil/_pslinux.py") && !by.ends_with("/psutil/_common.py") {
+            veto("open", Some(path.display().to_string()));
+        }
+        return;
+    }
+    if path.starts_with("/dev") && !path.is_file() && !path.is_dir() {
+        // Some always say the same. Others say something else each time.
+        if !["/dev/null", "/dev/zero", "/dev/full"]
+            .map(Path::new)
+            .contains(&&*path)
+        {
             veto("open", Some(path.display().to_string()));
         }
         return;
@@ -234,16 +251,23 @@ fn open(py: Python<'_>, args: &Bound<'_, PyTuple>) {
 
 fn list(py: Python<'_>, args: &Bound<'_, PyTuple>) {
     let by = caller(py).unwrap_or_default();
-    if by.starts_with("<frozen importlib") {
-        // Resolution of names: recorded as such.
+    let is_search = by.starts_with("<frozen importlib");
+    if !is_search && (is_our_own(&by) || is_for_conftests(py)) {
         return;
     }
-    if is_our_own(&by) || is_for_conftests(py) {
-        return;
-    }
-    let path = text(args, 0).unwrap_or_else(|| ".".into());
+    let path = path(args, 0)
+        .or_else(|| opened_as(args, 0))
+        .unwrap_or_else(|| ".".into());
     note_relative(&path);
     let path = absolute(&path);
+    if is_search {
+        // Resolution of names: recorded as such.
+        seen().searched.insert(path);
+        return;
+    }
+    if path.starts_with("/proc") || path.starts_with("/sys") || path.to_str().is_none() {
+        veto("list", Some(path.display().to_string()));
+    }
     let for_dists = by.contains("/importlib/metadata/") || by.contains("/importlib_metadata/");
     let mut seen = seen();
     let only_dists = seen.listed.entry(path).or_insert(true);
@@ -382,6 +406,44 @@ fn frame(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
 fn file_of(frame: &Bound<'_, PyAny>) -> Option<String> {
     let code = frame.getattr("f_code").ok()?;
     code.getattr("co_filename").ok()?.extract().ok()
+}
+
+/// Notes where an import looks: `(module, file, sys.path, ...)`. A directory may be on the search
+/// path for this import alone, and need not be there yet.
+fn note_search_path(args: &Bound<'_, PyTuple>) {
+    let Ok(entries) = args
+        .get_item(2)
+        .and_then(|path| Ok(path.cast_into::<PyList>()?))
+    else {
+        return;
+    };
+    for entry in entries {
+        if let Ok(path) = entry.extract::<PathBuf>() {
+            note_relative(&path);
+            let path = absolute(if path.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                &path
+            });
+            seen().searched.insert(path);
+        }
+    }
+}
+
+/// An argument that is a path: a string, bytes or a path object, of names in whatever encoding.
+fn path(args: &Bound<'_, PyTuple>, at: usize) -> Option<PathBuf> {
+    let arg = args.get_item(at).ok()?;
+    arg.extract::<PathBuf>().ok().or_else(|| {
+        let bytes = arg.call_method0("__fspath__").unwrap_or(arg);
+        let bytes = bytes.cast_into::<PyBytes>().ok()?;
+        Some(OsStr::from_bytes(bytes.as_bytes()).into())
+    })
+}
+
+/// What an argument that is a descriptor was opened as.
+fn opened_as(args: &Bound<'_, PyTuple>, at: usize) -> Option<PathBuf> {
+    let fd: i32 = args.get_item(at).ok()?.extract().ok()?;
+    std::fs::read_link(format!("/proc/self/fd/{fd}")).ok()
 }
 
 /// An argument that is a string, bytes, or a path object.

@@ -1,9 +1,11 @@
 //! A deeper zygote, forked from a parked one.
 
+use std::io::{Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use pyo3::prelude::*;
 use pyseidon::protocol::{Before, Run};
@@ -13,6 +15,15 @@ use crate::fork::{Side, fork};
 use crate::role::{Order, Role, Zygote, exit_now, set_role};
 use crate::steps::announce;
 use crate::{audit, inherit};
+
+/// A standard input for what is built in the background, of one line: who reads it has moved on in
+/// it. (See `barriers.py`.)
+fn input() -> std::io::Result<OwnedFd> {
+    let mut file = std::fs::File::from(memfd_create(c"pyseidon-input", MFdFlags::MFD_CLOEXEC)?);
+    file.write_all(b"\n")?;
+    file.rewind()?;
+    Ok(file.into())
+}
 
 /// Forks a process that goes on building; gives its order in the child. `watched` are the signals
 /// that its parent reads from a descriptor.
@@ -36,9 +47,8 @@ pub(crate) fn grow(
         unsafe { libc::setpgid(0, 0) };
         inherit::take_over_directory(&cwd)?;
         drop(cwd);
-        let null = OwnedFd::from(std::fs::File::open("/dev/null")?);
         let errors = output.try_clone()?;
-        let streams = vec![null, output, errors];
+        let streams = vec![input()?, output, errors];
         let mut kept = inherit::place_descriptors(streams, &[0, 1, 2], vec![control])?;
         inherit::set_environ(&run.env);
         std::io::Result::Ok(kept.pop().expect("one was given"))

@@ -27,11 +27,21 @@ enum Kind {
     Terminal,
     Cwd,
     Path,
+    /// An entry of a directory is asked for more than its name and kind.
+    Entry,
     Fork,
+    /// Gives or takes a generator's state.
+    State,
+    /// Acts on what is not in this process's memory, or tells that a checkpoint is built.
+    Outside,
 }
 
 struct State {
     kinds: HashMap<usize, Kind>,
+    /// Of modules that are not loaded yet: the kinds of their functions, by module and name.
+    late: HashMap<String, Vec<(String, Kind)>>,
+    /// Those of which an import has begun.
+    coming: BTreeSet<String>,
     /// The code of `importlib.util.find_spec`, which looks for a module without importing it.
     find_spec: Py<PyAny>,
     /// Directories: code of the standard library, and of pytest itself.
@@ -54,8 +64,21 @@ struct State {
 /// numpy's global generator is about to be made.
 static NUMPY_COMES: AtomicBool = AtomicBool::new(false);
 
+/// A module with functions to look for is about to be made.
+static LATE_COMES: AtomicBool = AtomicBool::new(false);
+
 /// This module is imported.
 pub(crate) fn on_import(name: &str) {
+    if let Ok(mut guard) = STATE.try_lock()
+        && let Some(state) = guard.as_mut().filter(|state| state.late.contains_key(name))
+    {
+        state.coming.insert(name.to_owned());
+        LATE_COMES.store(true, Ordering::Relaxed);
+    }
+    if STATE.try_lock().is_ok_and(|state| state.is_some()) && is_switched() {
+        let stage = seen().stage.clone();
+        fail_now(&stage, "`sys.dont_write_bytecode` was set for an import");
+    }
     if name == "numpy.random.mtrand" || name == "numpy.random" {
         NUMPY_COMES.store(true, Ordering::Relaxed);
     }
@@ -63,14 +86,28 @@ pub(crate) fn on_import(name: &str) {
 
 static STATE: Mutex<Option<State>> = Mutex::new(None);
 
+/// Whether somebody has set whether byte code is written. What is imported then may be written by
+/// plain Python or not, whatever is said at the end. (`observe.py` sets a number of its own.)
+fn is_switched() -> bool {
+    const OURS: i64 = 2;
+    // SAFETY: an audit hook holds the interpreter; the result is borrowed, or null.
+    Python::attach(|py| unsafe {
+        let value = ffi::PySys_GetObject(c"dont_write_bytecode".as_ptr());
+        Bound::from_borrowed_ptr_or_opt(py, value)
+            .is_none_or(|value| value.extract::<i64>().ok() != Some(OURS))
+    })
+}
+
 /// Says which C functions to look for.
 ///
-/// `functions` maps a kind's name to functions or bound methods of it; `find_spec` is the code of
+/// `functions` maps a kind's name to functions or bound methods of it; `late` are `(module, name,
+/// kind)` of those in modules that may be loaded later; `find_spec` is the code of
 /// `importlib.util.find_spec`; `stdlib` and `core` are prefixes of file names; `known` are `(end of
 /// a file's name, kind)` of reads that do not count; `numpy` tells the state of its generator.
 #[pyfunction]
 pub(crate) fn observe(
     functions: &Bound<'_, PyDict>,
+    late: Vec<(String, String, String)>,
     find_spec: Py<PyAny>,
     stdlib: Vec<String>,
     core: Vec<String>,
@@ -86,8 +123,16 @@ pub(crate) fn observe(
             }
         }
     }
+    let mut later: HashMap<String, Vec<(String, Kind)>> = HashMap::new();
+    for (module, name, kind) in late {
+        let names = later.entry(module).or_default();
+        names.push((name, kind_of(&kind)?));
+    }
+    LATE_COMES.store(true, Ordering::Relaxed);
     *STATE.lock().expect("no panic while held") = Some(State {
         kinds,
+        late: later,
+        coming: BTreeSet::new(),
         find_spec,
         stdlib,
         core,
@@ -115,7 +160,10 @@ fn kind_of(name: &str) -> PyResult<Kind> {
         "terminal" => Kind::Terminal,
         "cwd" => Kind::Cwd,
         "path" => Kind::Path,
+        "entry" => Kind::Entry,
         "fork" => Kind::Fork,
+        "state" => Kind::State,
+        "outside" => Kind::Outside,
         other => {
             let text = format!("no kind `{other}`");
             return Err(pyo3::exceptions::PyValueError::new_err(text));
@@ -161,6 +209,9 @@ pub(crate) fn profile(
 ) -> PyResult<()> {
     if NUMPY_COMES.load(Ordering::Relaxed) {
         note_numpy(frame.py())?;
+    }
+    if LATE_COMES.load(Ordering::Relaxed) {
+        note_late(frame.py())?;
     }
     if event == "call" {
         return on_call(frame);
@@ -212,6 +263,33 @@ pub(crate) fn profile(
                 _ => impure(arg, "seeds a generator", &by),
             }
         }
+        Kind::Entry => {
+            let place = arg.getattr("__self__")?.getattr("path")?;
+            match place.extract::<PathBuf>() {
+                Ok(path) => {
+                    note_relative(&path);
+                    state.inspected.insert(absolute(&path));
+                }
+                Err(_) => impure(arg, "looks at a path", &by),
+            }
+        }
+        Kind::State => {
+            // `getstate` and `setstate` of `random.Random` are the callers.
+            let generator = frame.getattr("f_locals")?.get_item("self");
+            let is_unseeded = |g: &Bound<'_, PyAny>| {
+                is_the_global_generator(g) || state.unseeded.iter().any(|u| u.is(g))
+            };
+            if !generator.is_ok_and(|g| !is_unseeded(&g)) {
+                impure(
+                    arg,
+                    "keeps the state of a generator that is seeded anew",
+                    &by,
+                )
+            }
+        }
+        // Announced by an audit event, where that is allowed.
+        Kind::Outside if file_of(frame)?.ends_with("/subprocess.py") => {}
+        Kind::Outside => impure(arg, "does what a fork cannot carry over", &by),
         Kind::Clock => impure(arg, "reads the clock", &by),
         Kind::Random => impure(arg, "draws a random number", &by),
         Kind::Process => impure(arg, "asks for the process's identity", &by),
@@ -234,6 +312,37 @@ fn note_numpy(py: Python<'_>) -> PyResult<()> {
             found.made = Some(state);
         }
     }
+    Ok(())
+}
+
+fn file_of(frame: &Bound<'_, PyAny>) -> PyResult<String> {
+    frame.getattr("f_code")?.getattr("co_filename")?.extract()
+}
+
+/// Looks for functions of modules that have been loaded since.
+fn note_late(py: Python<'_>) -> PyResult<()> {
+    let modules = py.import("sys")?.getattr("modules")?;
+    let Ok(mut guard) = STATE.try_lock() else {
+        return Ok(());
+    };
+    let Some(state) = guard.as_mut() else {
+        return Ok(());
+    };
+    let kinds = &mut state.kinds;
+    state.late.retain(|module, names| {
+        let Ok(module) = modules.get_item(module) else {
+            return true;
+        };
+        for (name, kind) in names.iter() {
+            if let Some(at) = module.getattr(name.as_str()).ok().and_then(|f| address(&f)) {
+                kinds.insert(at, *kind);
+            }
+        }
+        false
+    });
+    let late = &state.late;
+    state.coming.retain(|module| late.contains_key(module));
+    LATE_COMES.store(!state.coming.is_empty(), Ordering::Relaxed);
     Ok(())
 }
 

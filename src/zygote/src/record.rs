@@ -95,6 +95,8 @@ pub(crate) fn trace(seen: &Seen, facts: Facts, key: [u8; 32]) -> (Trace, Option<
     let unsettled = files.values().find_map(|input| {
         let after = input.signature;
         let changed = match seen.opened.get(&input.path) {
+            // That was used, and taken away since.
+            Some(Some(_)) if after.is_none() => true,
             Some(before) => input.role == Role::Content && *before != after,
             None => false,
         };
@@ -205,6 +207,14 @@ fn directories(
                 .or_default()
                 .0
                 .extend(tails.iter().cloned());
+        }
+    }
+    // Those that were on the path for a while, and those of packages that are loaded no more.
+    let tails = seen.imported.iter().flat_map(|name| name.split('.'));
+    let tails: BTreeSet<String> = tails.map(str::to_owned).collect();
+    for path in &seen.searched {
+        if !path.is_file() && !wanted.contains_key(path) {
+            wanted.insert(path.clone(), (tails.clone(), true));
         }
     }
     let mut inputs: Vec<DirInput> = wanted

@@ -1,7 +1,7 @@
 //! What a build has read: a list that the audit hook and the profile function add to.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
 use pyo3::prelude::*;
@@ -19,6 +19,9 @@ pub(crate) struct Seen {
     /// Directories listed by code other than the import system, and whether only for
     /// distributions.
     pub(crate) listed: BTreeMap<PathBuf, bool>,
+    /// Directories in which the import system looked, among them those that were on the search
+    /// path for a while.
+    pub(crate) searched: BTreeSet<PathBuf>,
     /// Full names of modules that were looked for.
     pub(crate) imported: BTreeSet<String>,
     /// Variables set (or removed: `None`) in the environment of C code, the last write of each.
@@ -36,6 +39,7 @@ impl Seen {
             opened: BTreeMap::new(),
             compiled: BTreeSet::new(),
             listed: BTreeMap::new(),
+            searched: BTreeSet::new(),
             imported: BTreeSet::new(),
             written: BTreeMap::new(),
             relative: false,
@@ -62,8 +66,8 @@ pub(crate) fn looked_for(name: String) {
 }
 
 /// Notes that a path is relative, and so depends on the working directory.
-pub(crate) fn note_relative(path: &str) {
-    if !path.starts_with('/') {
+pub(crate) fn note_relative(path: impl AsRef<Path>) {
+    if !path.as_ref().is_absolute() {
         seen().relative = true;
     }
 }
@@ -80,6 +84,7 @@ pub(crate) fn compiled() -> Vec<PathBuf> {
     seen().compiled.iter().cloned().collect()
 }
 
-pub(crate) fn absolute(path: &str) -> PathBuf {
-    std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path))
+pub(crate) fn absolute(path: impl AsRef<Path>) -> PathBuf {
+    let path = path.as_ref();
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
