@@ -28,6 +28,8 @@
 //! descriptors as a little-endian `u32`, and its body in postcard. Descriptors travel with the
 //! first byte of the frame.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use crate::trace::Trace;
@@ -143,18 +145,35 @@ pub enum Order {
     /// Descriptors: its control channel, the file for its output, the working directory.
     Grow {
         run: Box<Run>,
-        /// To park before this plugin instead of at the usual place.
+        /// That of the deeper one: one that is parked in the midst of conftests may be asked to go
+        /// on to their end, or for what can only be grown from there.
+        level: String,
+        /// To park here instead of at the usual place.
         before: Option<Before>,
     },
 }
 
-/// A plugin that cannot be part of a checkpoint.
+/// Where a checkpoint is to park, as what follows cannot be part of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Before {
-    /// Its entry point's name.
-    pub plugin: String,
+    /// As in [`Culprit`].
+    pub what: String,
     pub reason: String,
 }
+
+/// Up to where a checkpoint may be grown that could not be grown all the way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Culprit {
+    /// Of a P0: the name of the entry point that was being loaded. Of a Z2: the last place before
+    /// the barrier at which it can park, as `stops.py` calls it; or [`UNKNOWN`].
+    pub what: String,
+    /// If one of these changes, it may be grown further.
+    pub files: Vec<PathBuf>,
+}
+
+/// Of a [`Culprit`]: a checkpoint that is to park here looks at each place whether what the former
+/// one has found at the end is there already, and fails with the place before.
+pub const UNKNOWN: &str = "?";
 
 /// The reason of a [`Notice::Failed`] that is as it should be: of `--version`, of wrong usage.
 pub const ENDED_EARLY: &str = "pytest ended before it could be parked";
@@ -171,8 +190,7 @@ pub enum Notice {
     /// Could not get to where it was to park. The trace says what to wait for.
     Failed {
         reason: String,
-        /// The entry-point plugin that was being loaded: a checkpoint may be grown up to it.
-        culprit: Option<String>,
+        culprit: Option<Culprit>,
         trace: Box<Trace>,
     },
     /// A child was forked ahead, for the next run.
@@ -213,6 +231,9 @@ pub struct Parked {
     pub unsettled: Option<String>,
     /// Why it is not deeper, if it could have been.
     pub shallow: Option<String>,
+    /// Of a Z2: files of the project that it has executed, in order, and the place before each at
+    /// which another one can be parked.
+    pub places: Vec<(PathBuf, String)>,
     /// Seconds from its start to here.
     pub seconds: f64,
 }

@@ -225,6 +225,7 @@ CASES = [
             select("--ignore", "sub"),
             select("--ignore-glob", "*a.py"),
         ),
+        may_be_named=False,
     ),
     Case(
         "selections",
@@ -321,6 +322,7 @@ CASES = [
             edit("app.py", ("True", "False")),
         ),
         ("-rA", "--doctest-modules"),
+        may_be_named=False,
     ),
 ]
 

@@ -12,6 +12,7 @@ class Order:
     python: bytes
     python_options: list[bytes]
     ignored: int
+    level: Optional[str]
     before: Optional[str]
     because: Optional[str]
 
@@ -25,12 +26,16 @@ def on_import(
 def begin(control: int) -> Order:
     """Takes the control channel (a descriptor) over; gives the first order, or RuntimeError."""
 
-def park(facts: dict[str, Any], holds: str, shallow: Optional[str]) -> Order:
+def park(
+    facts: dict[str, Any], holds: str, shallow: Optional[str], places: list[tuple[str, str]]
+) -> Order:
     """Reports what was built, serves orders; gives its order in a child. RuntimeError elsewhere."""
 
-def fail(reason: str) -> NoReturn:
-    """Tells the daemon, or a trial's parent, why nothing was built; ends the process."""
+def fail(reason: str, before: Optional[str] = None, files: list[str] = ...) -> NoReturn:
+    """Tells the daemon, or a trial's parent, why nothing was built; ends the process. `before` says
+    up to where it can be, `files` what that depends on."""
 
+def is_building() -> bool: ...
 def refuse(reason: str) -> NoReturn:
     """Tells why this worker cannot run; ends it. RuntimeError unless a worker before pytest."""
 
@@ -59,6 +64,23 @@ def survey(gc: Any) -> None:
 
 def watch() -> None: ...
 def unwatch() -> None: ...
+def resume() -> None:
+    """Goes on to record a build after `unwatch`, from nothing."""
+
+def finding(
+    natural: Callable[..., Any], stashed: dict[str, Any], adopt: Callable[[str], None]
+) -> Callable[..., Any]:
+    """A stand-in for `_find_and_load` that calls `adopt(name)` first for the names in `stashed`."""
+
+def loading(
+    natural: Callable[..., Any], before: Callable[[Any], None], after: Callable[[bool], None]
+) -> Callable[..., Any]:
+    """A stand-in for `_load_unlocked` that calls `before(spec)`, then `after(is_loaded)`."""
+
+def compiled() -> list[Any]: ...
+def set_written(entries: list[tuple[bytes, Optional[bytes]]]) -> None:
+    """Has `written` give these: what was written since was taken back."""
+
 def written() -> list[tuple[bytes, Optional[bytes]]]: ...
 def stage(name: str) -> None: ...
 def observe(
@@ -72,3 +94,9 @@ def observe(
 ) -> None: ...
 def profile(frame: Any, event: str, arg: Any) -> None: ...
 def findings() -> dict[str, Any]: ...
+def numpy_made() -> Any: ...
+def watch_loads(
+    codes: list[Any],
+    boundary: Callable[[Any, bool, bool], None],
+    blame: Callable[[], Optional[tuple[str, list[str]]]],
+) -> None: ...

@@ -128,7 +128,7 @@ def read_arguments(config, argv):
     except GeneratorExit as stopped:
         if stopped is not STOP:
             raise
-        STOP.__traceback__ = None
+        STOP.__traceback__ = STOP.__context__ = None
     del config._checkversion
     config.pyseidon_args = args
 

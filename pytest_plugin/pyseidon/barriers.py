@@ -9,7 +9,7 @@ import sys
 
 import _signal
 
-from pyseidon import refresh
+from pyseidon import _zygote, refresh
 
 # What start-up code may not do, as it is done before anything of ours could see it: the same
 # things that end the loading of plugins in a checkpoint.
@@ -113,7 +113,7 @@ def found(state):
         return reason
     if state.argv_changed:
         return f"{who} changes `sys.argv`"
-    if state.argv_kept or is_argv_kept():
+    if state.argv_kept or is_argv_kept(state):
         return f"{who} keeps `sys.argv`, which is another object in each run"
     if state.has_drawn:
         return f"{who} seeds numpy's global generator, or draws from it"
@@ -126,6 +126,7 @@ def found(state):
     refresh.HANDLERS[:] = stream_handlers()
     rebound = {id(owner) for handler, _ in refresh.HANDLERS for owner in (handler, vars(handler))}
     rebound |= {id(getattr(sys, name)) for name in NAMES}
+    rebound.update(state.copies)
     for name in NAMES:
         # What was there at Z0 is frozen, so it is not among the referrers.
         # No variable may hold it here: before Python 3.11 that would be in a dictionary.
@@ -138,6 +139,53 @@ def found(state):
     if after["descriptors"] != state.world["descriptors"]:
         return f"{who} left a descriptor open"
     return None
+
+
+class Comparison:
+    """What `found` compares, and the end of pytest's capture, cheap enough for each module."""
+
+    def __init__(self, state, output, numpy_state):
+        self.state = state
+        self.output = output
+        self.numpy_state = numpy_state
+        self.world = world()
+        names = (*NAMES, "argv")
+        self.counts = {name: sys.getrefcount(getattr(sys, name)) for name in names}
+        self.owners = {name: set(map(id, gc.get_referrers(getattr(sys, name)))) for name in NAMES}
+
+    def difference(self):
+        """What is different now, as `found` says it, or None."""
+        who = self.state.who
+        one = os.fstat(1)
+        reason = printed(who) if (one.st_dev, one.st_ino) == self.output else None
+        if reason:
+            return reason
+        if tuple(list.__iter__(sys.argv)) != self.state.argv:
+            return f"{who} changes `sys.argv`"
+        drawn = _zygote.numpy_made() or self.state.numpy
+        if drawn is not None and drawn != self.numpy_state():
+            return f"{who} seeds numpy's global generator, or draws from it"
+        after = world()
+        for name, before in self.world.items():
+            if after[name] != before:
+                if name == "descriptors":
+                    return f"{who} left a descriptor open"
+                return f"{who} changed the process's {name}"
+        for name, before in self.counts.items():
+            # Who keeps it counts as a reference. (The search for owners looks at every object.)
+            count = sys.getrefcount(getattr(sys, name))
+            if count > before and (
+                is_argv_kept(self.state) if name == "argv" else self.is_kept(name)
+            ):
+                return f"{who} keeps `sys.{name}`, which is another object in each run"
+            self.counts[name] = count
+        return None
+
+    def is_kept(self, name):
+        rebound = {id(o) for handler, _ in stream_handlers() for o in (handler, vars(handler))}
+        known = self.owners[name] | rebound
+        owners = gc.get_referrers(getattr(sys, name))
+        return any(id(owner) not in known and not hasattr(owner, "f_code") for owner in owners)
 
 
 def shared_memory():
@@ -174,12 +222,14 @@ def has_read_input():
         return False
 
 
-def is_argv_kept():
+def is_argv_kept(state):
     """Whether anybody but `sys` and a running function holds a recording list of arguments."""
     return any(
         type(vars(sys).get(name, [])) is not list
         and any(
-            referrer is not sys.__dict__ and not hasattr(referrer, "f_code")
+            referrer is not sys.__dict__
+            and id(referrer) not in state.copies
+            and not hasattr(referrer, "f_code")
             for referrer in gc.get_referrers(vars(sys)[name])
         )
         for name in ("argv", "orig_argv")

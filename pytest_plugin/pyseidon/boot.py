@@ -28,10 +28,15 @@ def load():
     import pyseidon.barriers
     import pyseidon.bytecode
     import pyseidon.conftests
+    import pyseidon.first_module
     import pyseidon.forget
     import pyseidon.observe
     import pyseidon.park
+    import pyseidon.quiet
+    import pyseidon.quiet_plugins
     import pyseidon.refresh
+    import pyseidon.stash
+    import pyseidon.stops
     import pyseidon.worker
 
     del sys.path[0]

@@ -1,4 +1,5 @@
-"""Goes on from P0 through the conftests that pytest loads first, and parks behind them: Z2.
+"""Goes on from P0 through the conftests that pytest loads first, and parks behind them, or in their
+midst where something ahead cannot be kept (`stops.py`): Z2.
 
 pytest itself loads them here, at their place and in its own way, under the arguments and the
 environment of a run that is the template. So nothing of what they do has to be taken back or given
@@ -14,9 +15,8 @@ import os
 import sys
 import weakref
 
-from pyseidon import _zygote, arguments, barriers, bytecode, observe, worker
+from pyseidon import _zygote, arguments, barriers, bytecode, observe, stops, worker
 
-LOAD = "pytest_load_initial_conftests"
 MAIN = "pytest_cmdline_main"
 # Plugins whose `pytest_load_initial_conftests` has been read: of the arguments they look at
 # options, which are watched, and at the directories that are named.
@@ -47,38 +47,82 @@ class ParserTrap:
 
 
 def go_on(order, config, args, prepared, trap, park):
-    """Becomes the template in `order`, and has `park(facts, holds, args, take, modules)` called
-    behind the conftests. `prepared` and `args` are those of P0, `trap` is `park.Trap`."""
+    """Becomes the template in `order`, and has `park(parts)` called behind the conftests, or in
+    their midst. `prepared` and `args` are those of P0, `trap` is `park.Trap`."""
     worker.become_template(order)
-    before = Before(config)
+    way = Way(order, config, args, trap, park)
     reason = prepared.take(args)
     if reason:
         _zygote.fail(f"these arguments: {reason}")
-    observe.start_plugins("a conftest")
-    watched = watch(config.known_args_namespace)
-    parser = type(config._parser)
-    name = "parse_setoption" if hasattr(parser, "parse_setoption") else "parse"
-    natural = parser.__dict__[name]
-    relay = type(config.hook)
+    way.record()
 
-    def too_far(frame):
-        _zygote.fail("pytest went past the point behind the conftests")
 
-    def behind(frame):
-        setattr(parser, name, natural)
-        delattr(relay, MAIN)
-        namespace = config.known_args_namespace
+class Way:
+    """From P0 to where it is parked; and on from there, if that lies in the midst."""
+
+    def __init__(self, order, config, args, trap, park):
+        self.order = order
+        self.config = config
+        self.args = args
+        self.trap = trap
+        self.park = park
+        self.before = Before(config)
+        self.read = set()
+        self.places = stops.Places(
+            config.pluginmanager, order.before, self.at_place, loaded_otherwise
+        )
+        self.parser = type(config._parser)
+        self.name = "parse_setoption" if hasattr(self.parser, "parse_setoption") else "parse"
+        self.natural = self.parser.__dict__[self.name]
+        self.relay = type(config.hook)
+
+    def record(self):
+        """Notes what is read from here on, and has it come to an end."""
+        observe.start_plugins("a conftest")
+        watch(self.config.known_args_namespace, self.read)
+        self.places.watch()
+        setattr(self.parser, self.name, ParserTrap(self.natural, self.config, self.behind))
+        # A conftest may have put something else in the parser's place.
+        setattr(self.relay, MAIN, self.trap(MAIN, ("main", "_main"), too_far))
+
+    def take_away(self):
+        setattr(self.parser, self.name, self.natural)
+        delattr(self.relay, MAIN)
+        namespace = self.config.known_args_namespace
         namespace.__class__ = namespace.__class__.__base__
-        behind_conftests(order, config, args, before, watched, park)
 
-    setattr(parser, name, ParserTrap(natural, config, behind))
-    # A conftest may have put something else in the parser's place.
-    setattr(relay, MAIN, trap(MAIN, ("main", "_main"), too_far))
+    def behind(self, frame):
+        self.take_away()
+        self.park(prepare(self, is_midway=False))
+
+    def at_place(self):
+        self.take_away()
+        try:
+            self.park(prepare(self, is_midway=True))
+        except BaseException as error:
+            # Raised on, it could be caught by code that is imported, and the build would go on.
+            if _zygote.is_building():
+                _zygote.fail(f"parking {self.order.before} raised {error!r}")
+            raise
+
+    def go_on(self, order, passed):
+        """In a child that is to become a deeper checkpoint: as `go_on` from P0."""
+        worker.become_template(order)
+        self.order = order
+        self.places.go_on(order.before)
+        reason = passed.compare(self.args)
+        if reason:
+            _zygote.fail(f"these arguments: {reason}")
+        self.record()
+        passed.captured.resume()
 
 
-def watch(namespace):
-    """Begins to note what is read of the options. Returns a set of names that is still filled."""
-    read = set()
+def too_far(frame):
+    _zygote.fail("pytest went past the point behind the conftests")
+
+
+def watch(namespace, read):
+    """Begins to note what is read of the options, in a set of their names."""
 
     class Watched(type(namespace)):
         def __getattribute__(self, name):
@@ -89,31 +133,94 @@ def watch(namespace):
             return super().__getattribute__(name)
 
     namespace.__class__ = Watched
-    return read
 
 
-def behind_conftests(order, config, args, before, read, park):
-    """Parks at Z2. Returns in children."""
-    captured, reason = Captured.release(config)
+class Parts:
+    """What a Z2, or a Z3, is parked with."""
+
+    def __init__(self, config, args, passed, facts, holds, modules):
+        self.config = config
+        # The list that pytest's frames hold.
+        self.args = args
+        # What puts a run's arguments in.
+        self.passed = passed
+        self.facts = facts
+        self.holds = holds
+        # Those that a run would have written byte code of.
+        self.modules = modules
+        # Why it is not parked further on, or None.
+        self.shallow = None
+        # Whether suspended generators may have something to do at the end of a run.
+        self.has_generators = True
+        # Where one could have been parked before a file was executed.
+        self.places = ()
+        # Goes on from the midst of conftests towards a deeper checkpoint.
+        self.go_on = None
+        # Modules that are hidden until a run imports them (`stash`).
+        self.stash = None
+
+    def take(self):
+        return self.passed.take(self.args)
+
+
+def prepare(way, is_midway):
+    """What to park with at this point."""
+    order, config, args, before = way.order, way.config, way.args, way.before
+    captured, reason = Captured.release(config, is_midway)
+    on_stack = is_midway and kept_on_stack()
     facts = observe.stop()
-    reason = reason or observe.barrier() or loaded_otherwise()
+    reason = reason or on_stack or observe.barrier() or loaded_otherwise(sys.modules.values())
     if reason:
-        _zygote.fail(reason)
-    worker.note_environment(order.env)
+        # Found by comparing. What did it is not known, unless nobody could say.
+        _zygote.fail(reason, None if order.before == stops.UNKNOWN else stops.UNKNOWN)
     modules = conftest_modules(config)
+    new = len(sys.modules) - before.modules
+    worker.note_environment(order.env)
     facts["modules"] += observe.files_of(modules)
-    paths = conftest_paths(config)
+    warned = Warned()
+    paths, _ = conftest_paths(config)
     facts["probes"] += probes(config, paths)
     argv = [os.fsdecode(arg) for arg in order.argv]
     prepared = arguments.prepare(config, argv, True, before.defaults)
-    passed = Passed(config, prepared, places(args), before, read, paths, captured)
-    if "__dict__" in read or sees_arguments(config, before):
+    warned.forget()
+    anchors = anchors_in(sys._getframe()) if is_midway else None
+    named = named_places(args)
+    passed = Passed(config, prepared, named, before, way.read, paths, captured, anchors)
+    if "__dict__" in way.read or sees_arguments(config, before):
         facts["argv_read"] = True
     loaded = len(modules)
     holds = f"{loaded} conftest" + ("" if loaded == 1 else "s")
-    new = len(sys.modules) - before.modules
     holds += f", {new} modules that they import" if new > 0 else ""
-    park(facts, holds, args, passed.take, bytecode.with_others(modules))
+    parts = Parts(config, args, passed, facts, holds, bytecode.with_others(modules))
+    parts.places = way.places.by_file()
+    if is_midway:
+        parts.shallow = f"parked {order.before}: {order.because}"
+        parts.has_generators = stops.foreign_generators(gc.get_objects(), way.places.core)
+        parts.go_on = lambda order: way.go_on(order, passed)
+    return parts
+
+
+def kept_on_stack():
+    """What running functions keep that no child has, in words, or None: behind conftests none of
+    theirs is left."""
+    for name in ("argv", "orig_argv"):
+        # In `sys`, in the loop's variable and in the call.
+        value = getattr(sys, name, None)
+        if type(value) is not list and value is not None and sys.getrefcount(value) > 3:
+            return f"a conftest keeps `sys.{name}`, which is another object in each run"
+    return None
+
+
+class Warned:
+    """Warnings that are collected while conftests are loaded: reading arguments adds none."""
+
+    def __init__(self):
+        self.log = getattr(sys.modules["warnings"]._showwarnmsg_impl, "__self__", None)
+        self.count = len(self.log) if type(self.log) is list else 0
+
+    def forget(self):
+        if type(self.log) is list:
+            del self.log[self.count :]
 
 
 class Before:
@@ -151,7 +258,7 @@ class Before:
 class Passed:
     """What lies between P0 and Z2, to be compared with what a run would have there."""
 
-    def __init__(self, config, prepared, places, before, read, paths, captured):
+    def __init__(self, config, prepared, places, before, read, paths, captured, anchors):
         self.config = config
         self.prepared = prepared
         self.namespace = config.known_args_namespace
@@ -160,9 +267,42 @@ class Passed:
         self.paths = paths
         self.places = places
         self.captured = captured
+        # In the midst: pytest's list of what is named, which it is going through.
+        self.anchors = anchors
 
     def take(self, args):
         """As `arguments.Prepared.take`."""
+        reason = self.compare(args)
+        if not reason:
+            self.captured.resume()
+        return reason
+
+    def again(self, order, args, captured):
+        """The same, in a deeper checkpoint with the arguments in `order`; `captured` is what it
+        has captured itself."""
+        argv = [os.fsdecode(arg) for arg in order.argv]
+        prepared = arguments.prepare(self.config, argv, True, self.before.defaults)
+        captured = self.captured.and_then(captured)
+        return Passed(
+            self.config,
+            prepared,
+            named_places(args),
+            self.before,
+            self.read,
+            self.paths,
+            captured,
+            None,
+        )
+
+    def compare(self, args):
+        """The same, without the capture."""
+        warned = Warned()
+        try:
+            return self._take(args)
+        finally:
+            warned.forget()
+
+    def _take(self, args):
         self.before.exchange()
         try:
             reason = self.prepared.take(args)
@@ -175,11 +315,15 @@ class Passed:
             then, now = getattr(self.namespace, name, NOTHING), getattr(namespace, name, NOTHING)
             if then is not now and then != now:
                 return f"the option `{name}` differs"
-        if places(args) != self.places:
+        if named_places(args) != self.places:
             return "other directories are named"
-        if conftest_paths(self.config) != self.paths:
+        paths, anchors = conftest_paths(self.config)
+        if paths != self.paths:
             return "other conftests are loaded"
-        self.captured.resume()
+        if self.anchors is not None and anchors is not self.anchors and anchors != self.anchors:
+            # They are in the same directories, of which pytest looks into each once. But the
+            # template's own files may be gone, and pytest would look elsewhere if all were.
+            self.anchors.extend(anchors)
         return None
 
 
@@ -203,7 +347,7 @@ def sees_arguments(config, before):
     return False
 
 
-def places(args):
+def named_places(args):
     """The directories that arguments name."""
     found = {}
     for arg in args:
@@ -216,7 +360,7 @@ def places(args):
 
 def conftest_paths(config):
     """Of each directory in which pytest would look for conftests first, in order: the paths where
-    one may be, and whether there is one.
+    one may be, and whether there is one; and pytest's list of what it looks at for that.
 
     pytest's own function says which directories; it only does not get to load anything.
     """
@@ -226,8 +370,13 @@ def conftest_paths(config):
     if not hasattr(type(manager), name):
         name = "_getconftestmodules"
     known = {key: vars(manager).get(key) for key in ("_confcutdir", "_noconftest", "_using_pyargs")}
-    asked = []
-    vars(manager)[name] = lambda path, *others, **more: asked.append(str(path))
+    asked, lists = [], []
+
+    def note(path, *others, **more):
+        asked.append(str(path))
+        lists[:] = [anchors_in(sys._getframe(1))]
+
+    vars(manager)[name] = note
     try:
         config.pytest_load_initial_conftests(early_config=config)
         found = {}
@@ -242,18 +391,29 @@ def conftest_paths(config):
     finally:
         del vars(manager)[name]
         vars(manager).update(known)
-    return list(found.items())
+    return list(found.items()), lists[0] if lists else []
 
 
-def loaded_otherwise():
-    """What was loaded from source by a loader that is not Python's own nor pytest's, in words, or
-    None. It may compile in its own way, and keep its own byte code."""
+def anchors_in(frame):
+    """The list that pytest is going through in the function that looks for conftests: since 9.2
+    what was found of the arguments, before the arguments themselves."""
+    while frame is not None:
+        if frame.f_code.co_name == "_set_initial_conftests":
+            found = frame.f_locals
+            return found["anchors"] if "anchors" in found else found["args"]
+        frame = frame.f_back
+    return None
+
+
+def loaded_otherwise(modules):
+    """What of these was loaded from source by a loader that is not Python's own nor pytest's, in
+    words, or None. It may compile in its own way, and keep its own byte code."""
     external = sys.modules["_frozen_importlib_external"]
-    for name, module in list(sys.modules.items()):
+    for module in list(modules):
         loader = getattr(module, "__dict__", {}).get("__loader__")
         kind = type(loader)
         if issubclass(kind, external.SourceLoader) and kind is not external.SourceFileLoader:
-            return f"`{name}` is loaded by `{kind.__module__}.{kind.__qualname__}`"
+            return f"`{module.__name__}` is loaded by `{kind.__module__}.{kind.__qualname__}`"
     return None
 
 
@@ -287,19 +447,21 @@ def probes(config, paths):
 class Captured:
     """What was captured while conftests were loaded, and who kept a captured stream."""
 
-    def __init__(self, manager, texts, handlers):
+    def __init__(self, manager, texts, handlers, is_active):
         self.manager = manager
         self.texts = texts
         self.handlers = handlers
+        self.is_active = is_active
 
     @classmethod
-    def release(cls, config):
-        """Ends pytest's capture of this process. Returns what `resume` is called on, and why no
-        capture of another process can take its place, or None."""
+    def release(cls, config, is_active):
+        """Ends pytest's capture of this process, which is active, or over and suspended. Returns
+        what `resume` is called on, and why no capture of another process can take its place, or
+        None."""
         manager = config.pluginmanager.getplugin("capturemanager")
         capturing = manager and manager._global_capturing
         if capturing is None:
-            return cls(None, (), ()), None
+            return cls(None, (), (), is_active), None
         streams = [(name, stream_of(getattr(capturing, key))) for name, key in STREAMS]
         if any(stream is not None and stream.closed for _, stream in streams):
             return None, "a conftest has closed a stream that output is captured in"
@@ -327,7 +489,16 @@ class Captured:
         manager.stop_global_capturing()
         if settings != fresh:
             return None, "a conftest changes the settings of a standard stream"
-        return cls(manager, tuple(texts), handlers), None
+        return cls(manager, tuple(texts), handlers, is_active), None
+
+    def printed(self):
+        """What was captured, in words, or None."""
+        text = "".join(filter(None, self.texts))
+        return f"it prints {text[:200].strip()!r}" if text else None
+
+    def and_then(self, other):
+        """With the handlers of another, which has captured nothing."""
+        return Captured(self.manager, self.texts, [*self.handlers, *other.handlers], self.is_active)
 
     def resume(self):
         """Begins a capture as pytest would have, and fills it as conftests would have."""
@@ -340,7 +511,8 @@ class Captured:
                 capture.tmpfile.write(text)
         for handler, name in self.handlers:
             handler.stream = getattr(sys, name)
-        self.manager.suspend_global_capture()
+        if not self.is_active:
+            self.manager.suspend_global_capture()
 
 
 STREAMS = (("stdin", "in_"), ("stdout", "out"), ("stderr", "err"))

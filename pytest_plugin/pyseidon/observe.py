@@ -57,6 +57,8 @@ class State:
         # The state of numpy's global generator when it was made, and whether it has another now.
         self.numpy = None
         self.has_drawn = False
+        # Identities of copies of namespaces that were made to compare them.
+        self.copies = ()
         # Who is being loaded, in words.
         self.who = "start-up code"
 
@@ -177,8 +179,9 @@ def start(texts, files):
     put_environment(recording_environment(os.environ._data))
 
 
-def start_plugins(who="a plugin"):
-    """Goes on recording in a zygote that is to load what `who` says."""
+def start_plugins(who="a plugin", more=()):
+    """Goes on recording in a zygote that is to load what `who` says. `more` are further functions
+    as those of `impure_functions`."""
     STATE.who = who
     # As true as before, and told apart from what anybody else sets.
     sys.dont_write_bytecode = 2
@@ -198,8 +201,17 @@ def start_plugins(who="a plugin"):
     find_spec = sys.modules["importlib.util"].find_spec.__code__
     core = [directory + os.sep for directory in core]
     stdlib = stdlib_directories()
-    _zygote.observe(impure_functions(), LATE, find_spec, stdlib, core, known, numpy_state)
+    functions = impure_functions()
+    for kind, others in dict(more).items():
+        functions[kind] = [*functions[kind], *others]
+    _zygote.observe(functions, LATE, find_spec, stdlib, core, known, numpy_state)
     sys.setprofile(_zygote.profile)
+
+
+def capture_is_gone(before):
+    """For who had captured output while `start_plugins` was called; `before` is `barriers.world()`
+    from before that."""
+    STATE.world.update({name: before[name] for name in ("standard streams", "descriptors")})
 
 
 def impure_functions():
@@ -311,7 +323,7 @@ def stop():
     state.has_drawn = drawn is not None and drawn != numpy_state()
     state.numpy = drawn
     if state.argv:
-        state.argv_kept = barriers.is_argv_kept()
+        state.argv_kept = barriers.is_argv_kept(state)
         sys.argv = list(list.__iter__(sys.argv))
         state.argv_changed = tuple(sys.argv) != state.argv
     if type(getattr(sys, "orig_argv", None)) is not list and hasattr(sys, "orig_argv"):

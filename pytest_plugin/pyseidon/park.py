@@ -20,7 +20,16 @@ import gc
 import os
 import sys
 
-from pyseidon import _zygote, ahead, arguments, bytecode, conftests, observe, worker
+from pyseidon import (
+    _zygote,
+    ahead,
+    arguments,
+    bytecode,
+    conftests,
+    first_module,
+    observe,
+    worker,
+)
 
 # pytest versions whose start has been read and tested; others are served from Z0.
 OLDEST, NEWEST = (7, 4), (9, 3)
@@ -114,19 +123,23 @@ def enter(order, take_arguments):
     _zygote.enter()
 
 
-def wait(facts, holds, shallow, modules=None):
+def wait(facts, holds, shallow, modules=None, has_generators=False, places=(), stash=None):
     """Parks. Returns the order of a child. `modules` are those that a run would write byte code
-    of, if not only what is in `sys.modules`: conftests have been executed then."""
-    has_conftests = modules is not None
+    of, if not only what is in `sys.modules`; `has_generators` says whether any that is suspended
+    may have something to do at the end; `places` are those before files that were executed; `stash`
+    writes the byte code of its own modules."""
     modules = modules or list(sys.modules.values())
+    compiled = set(map(os.fspath, _zygote.compiled())) - (stash.compiled if stash else set())
     # One look decides both what a child writes and what must stay as it is: byte code may come and
     # go at any time.
-    worker.START.unwritten, facts["fresh"] = bytecode.unwritten(modules, _zygote.compiled())
+    worker.START.unwritten, facts["fresh"] = bytecode.unwritten(modules, compiled)
+    if stash:
+        facts["fresh"] |= stash.fresh
     # The collector would otherwise touch, and so copy, every page of every child.
     gc.collect()
-    _zygote.survey(gc, has_conftests)
+    _zygote.survey(gc, has_generators)
     gc.freeze()
-    return _zygote.park(facts, holds, shallow)
+    return _zygote.park(facts, holds, shallow, list(places))
 
 
 def why_not_deeper(version):
@@ -265,7 +278,27 @@ def park_in_config(order, frame, all_loaded):
         _zygote.fail(shallow)
 
 
-def park_behind_conftests(facts, holds, args, take, modules):
-    """Parks at Z2. Returns in children; `take(args)` puts a run's arguments in."""
-    order = wait(facts, holds, None, modules)
-    enter(order, lambda: take(args))
+def park_behind_conftests(parts):
+    """Parks at Z2, in whose children a Z3 may be grown. Returns in workers, and where pytest goes
+    on towards a deeper checkpoint."""
+    order = wait(
+        parts.facts,
+        parts.holds,
+        parts.shallow,
+        parts.modules,
+        parts.has_generators,
+        parts.places,
+        parts.stash,
+    )
+    if order.kind == "run":
+        enter(order, parts.take)
+    elif parts.go_on and order.level == "Z2":
+        parts.go_on(order)
+    elif parts.go_on:
+        _zygote.fail(parts.shallow)
+    else:
+        try:
+            deeper = first_module.go_on(order, parts)
+        except Exception as error:
+            _zygote.fail(f"going on towards Z3 raised {error!r}")
+        park_behind_conftests(deeper)

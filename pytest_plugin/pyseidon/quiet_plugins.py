@@ -163,6 +163,12 @@ def why_not(config):
     )
 
 
+def gap_imports(config):
+    """What is imported in the gap of this run, in order."""
+    present = ["pytest", *(distribution for distribution, _ in owners(config).values())]
+    return [name for key in GAP_IMPORTS if key in present for name in GAP_IMPORTS[key]]
+
+
 def why_not_modules(config, names):
     """Why these modules may not be imported before the gap, in words, or None."""
     present = {distribution for distribution, _ in owners(config).values()}

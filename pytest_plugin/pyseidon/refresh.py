@@ -40,6 +40,11 @@ def refresh():
         handler.stream = getattr(sys, name)
     for generator in GENERATORS:
         generator.seed()
+    draw(modules)
+
+
+def draw(modules):
+    """Has these modules take anew what they took when they were imported."""
     if "numpy.random" in modules:
         modules["numpy.random"].seed()
     for rule in RULES:
@@ -85,6 +90,20 @@ def draw_hypothesis(module):
     module._imported_at = time.time()
 
 
+def draw_joblib(module):
+    # The name of a semaphore by which it has found out whether there can be any.
+    if hasattr(module, "name") and hasattr(module, "_rand"):
+        module.name = f"/joblib-{os.getpid()}-{next(module._rand)}"
+
+
+def draw_f2py(module):
+    # The date in the head of C code that it generates.
+    then = module.generationtime
+    module.generationtime = int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
+    former, now = (time.asctime(time.gmtime(at)) for at in (then, module.generationtime))
+    module.module_rules["modulebody"] = module.module_rules["modulebody"].replace(former, now)
+
+
 def nothing(module):
     pass
 
@@ -100,12 +119,34 @@ RULES = (
         "clock",
         draw_hypothesis,
     ),
+    Rule("numpy.f2py.rules", "/numpy/f2py/rules.py", "clock", draw_f2py),
+    *(
+        Rule("joblib._multiprocessing_helpers", "/joblib/_multiprocessing_helpers.py", kind, draw)
+        for kind, draw in (("process", draw_joblib), ("random", nothing))
+    ),
+    # Samples in the examples of docstrings, which say of themselves that they may vary.
+    Rule(
+        "scipy.stats._distribution_infrastructure",
+        "/scipy/stats/_distribution_infrastructure.py",
+        "random",
+        nothing,
+    ),
     # Converts a constant.
     Rule("aiohttp.cookiejar", "/aiohttp/cookiejar.py", "clock", nothing),
     # Whether the kernel has a file for each process.
     Rule("psutil._pslinux", "/psutil/_pslinux.py", "process", nothing),
     # Identifiers that a terminal tells one program's links apart by.
     Rule("rich.style", "/rich/style.py", "random", nothing),
+    # Forgets its helper process in a child: there is none. (Python's own does since 3.14.)
+    *(
+        Rule(
+            f"{package}.backend.resource_tracker",
+            f"{end}/backend/resource_tracker.py",
+            "fork",
+            nothing,
+        )
+        for package, end in (("joblib.externals.loky", "/joblib/externals/loky"), ("loky", "/loky"))
+    ),
     # Forgets its threads in a child: there are none.
     Rule("trio._core._thread_cache", "/trio/_core/_thread_cache.py", "fork", nothing),
 )

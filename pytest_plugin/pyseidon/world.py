@@ -28,12 +28,16 @@ REMEMBERED = {("platform", "_uname_cache")}
 
 
 class World:
-    """All that an import could change and that Python shows."""
+    """All that an import could change and that Python shows.
 
-    def __init__(self):
+    `concerns(name, module)` says of which modules more is looked at than that they are there.
+    """
+
+    def __init__(self, concerns=lambda name, module: True):
         self.natural = builtins.__import__
         self.modules = dict(sys.modules)
-        self.spaces = {name: dict(space) for name, space in spaces(self.modules)}
+        self.concerned = {n: m for n, m in self.modules.items() if concerns(n, m)}
+        self.spaces = {name: dict(space) for name, space in spaces(self.concerned)}
         self.classes = {}
         for space in self.spaces.values():
             for value in space.values():
@@ -49,30 +53,36 @@ class World:
             for name, value in vars(rewriting_hook()).items()
         }
 
-    def differences(self, hidden):
-        """What has changed and was not noted in `hidden`, in words, or None."""
+    def differences(self, hidden, harmless=()):
+        """What has changed and was not noted in `hidden`, in words, or None. `harmless` are
+        variables `(module or class, name)`, classes and facts that do not count."""
         for name, module in self.modules.items():
             if sys.modules.get(name) is not module:
                 return f"it replaced or removed the module `{name}`"
-        for name, space in spaces(self.modules):
-            reason = self.difference_in_space(hidden, name, space)
+        for name, space in spaces(self.concerned):
+            reason = self.difference_in_space(hidden, name, space, harmless)
             if reason:
                 return reason
         for kind, before in self.classes.items():
-            if not is_same(vars(kind), before):
+            name = f"{kind.__module__}.{kind.__qualname__}"
+            if name not in harmless and not is_same(vars(kind), before):
                 return f"it changed the class `{kind.__qualname__}` of `{kind.__module__}`"
         for place, before in self.containers.items():
-            reason = difference_in_container(place, before)
+            reason = place not in harmless and difference_in_container(place, before)
             if reason:
                 return reason
         for name, after in facts().items():
-            if after != self.facts[name]:
+            if name not in harmless and after != self.facts[name]:
                 return f"it changed the {name}"
+        if "loggers" in harmless:
+            return None
         return self.difference_in_loggers() or self.difference_in_rewriting()
 
-    def difference_in_space(self, hidden, name, space):
+    def difference_in_space(self, hidden, name, space, harmless=()):
         before = self.spaces[name]
         for key, value in space.items():
+            if (name, key) in harmless:
+                continue
             if key not in before:
                 if hidden.modules.get(f"{name}.{key}") is not value:
                     return f"it set `{key}` of `{name}`"
@@ -185,7 +195,7 @@ def facts():
         "recursion limit": sys.getrecursionlimit(),
         "switch interval": sys.getswitchinterval(),
         "random state": random and random.getstate(),
-        "logging handlers": list(logging.root.handlers),
+        "logging handlers": (logging.root.level, list(logging.root.handlers)),
         "tracing": sys.gettrace(),
     }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::choose::Answer;
 use super::dispatcher::Dispatcher;
+use super::edits::is_base;
 use super::level::Level;
 use super::root::{Generation, Root, Want};
 use super::shape::{RootKey, Shape, caller, seed_varies};
@@ -17,7 +18,7 @@ use super::spawn::{open_dir, output_file};
 use super::supervisor::{Failure, START_LIMIT, Zygote, ZygoteId};
 use super::watcher::Wanted;
 use crate::error::{Error, Result};
-use crate::protocol::{Order, Run};
+use crate::protocol::{Order, Run, UNKNOWN};
 use crate::trace::{Mismatch, Trace};
 use crate::transport::Connection;
 
@@ -115,7 +116,7 @@ impl Dispatcher {
             let growth = self.growth_due(root).map(|(due, _)| due);
             build.into_iter().chain(growth).min()
         });
-        hung.chain(wanted).min()
+        hung.chain(wanted).chain(self.bases_due()).min()
     }
 
     fn build_due(&self, root: &Root) -> Option<Instant> {
@@ -181,15 +182,30 @@ impl Dispatcher {
                 .filter(is_ready)
                 .take(1)
                 .collect(),
-            Level::Z2(selection) => {
-                let above = [Level::P0(selection.shape.clone())];
+            deeper => {
+                let above: Vec<_> = deeper.above().into_iter().collect();
                 let generation = root.current.iter();
+                let record = root.records.get(level);
+                let bases: Vec<_> = generation
+                    .clone()
+                    .flat_map(|generation| &generation.prepared)
+                    .filter(|id| is_ready(id))
+                    .filter(|id| {
+                        let zygote = &self.zygotes[id];
+                        zygote.level == *level && record.is_some_and(|it| is_base(it, zygote))
+                    })
+                    .copied()
+                    .collect();
+                if !bases.is_empty() {
+                    return bases;
+                }
                 generation
                     .flat_map(|generation| &generation.prepared)
                     .filter(|id| is_ready(id))
                     .filter(|id| {
                         let zygote = &self.zygotes[id];
-                        zygote.level.depth() == 1 && zygote.answer(&above) == Answer::Accepts
+                        zygote.level.depth() + 1 == deeper.depth()
+                            && zygote.answer(&above) == Answer::Accepts
                     })
                     .copied()
                     .collect()
@@ -201,6 +217,7 @@ impl Dispatcher {
         if self.is_closing() {
             return;
         }
+        self.end_idle_bases(now);
         let due = self.roots.iter().any(|root| {
             let growth = self.growth_due(root).map(|(due, _)| due);
             self.build_due(root)
@@ -314,13 +331,20 @@ impl Dispatcher {
         let Some(record) = root.records.get_mut(level) else {
             return false;
         };
-        let (run, before) = (record.run.clone(), record.before.clone());
+        let run = record.run.clone();
+        // What is edited again and again comes first; unless it lies behind what cannot be kept.
+        let base = record.edits.base().filter(|_| parent.level != *level);
+        let before = base.or(record.before.as_ref()).cloned();
         let started = (|| {
             let (ours, theirs) = Connection::pair()?;
             let output = output_file()?;
             let cwd = open_dir(&run.cwd)?;
             ours.set_nonblocking(true)?;
-            let order = Order::Grow { run, before };
+            let order = Order::Grow {
+                run,
+                level: level.name().to_owned(),
+                before: before.clone(),
+            };
             let fds = [theirs.as_fd(), output.as_fd(), cwd.as_fd()];
             parent.control.post(&order, &fds)?;
             Ok::<_, Error>((ours, output))
@@ -334,14 +358,20 @@ impl Dispatcher {
             }
         };
         let described = level.describe().unwrap_or_default();
+        let until = before.as_ref().map(|before| match before.what.as_str() {
+            UNKNOWN => ", to find where it can be parked".to_owned(),
+            what => format!(", up to {what}"),
+        });
         tracing::info!(
-            "root {}: growing a {} {described}",
+            "root {}: growing a {} {described}{}",
             key.short(),
-            level.name()
+            level.name(),
+            until.unwrap_or_default()
         );
         self.last_zygote += 1;
         let id = ZygoteId(self.last_zygote);
         let used = record.last;
+        let reach = parent.reach + 1;
         let parent = parent.id;
         if let Some(generation) = root.generation_of(parent) {
             generation.prepared.push(id);
@@ -349,6 +379,8 @@ impl Dispatcher {
         let mut zygote = Zygote::starting(id, key, level.clone(), ours, output, None, now);
         zygote.parent = Some(parent);
         zygote.used = used;
+        zygote.before = before;
+        zygote.reach = reach;
         self.zygotes.insert(id, zygote);
         true
     }
@@ -387,7 +419,11 @@ impl Dispatcher {
                 .records
                 .values()
                 .filter_map(|record| record.failure.as_ref());
-            for failure in root.failure.iter().chain(of_levels) {
+            let of_stops = root
+                .records
+                .values()
+                .filter_map(|record| record.because.as_ref());
+            for failure in root.failure.iter().chain(of_levels).chain(of_stops) {
                 wanted.add(failure.trace());
             }
         }

@@ -20,6 +20,7 @@ pub(super) enum Answer {
 pub(super) struct Candidate {
     pub(super) id: ZygoteId,
     pub(super) answer: Answer,
+    /// How far it has come.
     pub(super) depth: usize,
     /// Larger is more recent.
     pub(super) used: u64,

@@ -4,10 +4,11 @@
 //!   Z0  interpreter and pytest                  every run of a root
 //!   └ P0  plugins, parked inside pytest         runs with the same early options
 //!     └ Z2  the initial conftests, executed     runs that load the same conftests
+//!       └ Z3  the first test module's imports   runs that name this module first
 //! ```
 
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::shape::Shape;
 use crate::protocol::Run;
@@ -20,8 +21,11 @@ pub(super) enum Level {
     Z0,
     /// Plugins are imported and registered: grown for runs of this shape.
     P0(Shape),
-    /// The conftests that pytest loads first are executed, with what they import.
+    /// The conftests that pytest loads first are executed, with what they import: all the way, or up
+    /// to what cannot be kept (`stops.rs`).
     Z2(Selection),
+    /// What the first test module, this file, imports is executed as well.
+    Z3(Selection, PathBuf),
 }
 
 /// What of a run decides which conftests it loads, and what they see of it. The worker compares
@@ -134,18 +138,37 @@ fn directory(token: &[u8], cwd: &Path) -> Vec<u8> {
     }
 }
 
+/// The Python file that is named first, if it is an argument at all and no option's value: the
+/// worker knows.
+fn first_file(run: &Run) -> Option<PathBuf> {
+    let cwd = path_of(&run.cwd);
+    run.argv
+        .iter()
+        .filter(|token| !token.starts_with(b"-"))
+        .map(|token| {
+            let end = token.windows(2).position(|two| two == b"::");
+            cwd.join(path_of(&token[..end.unwrap_or(token.len())]))
+        })
+        .find(|path| path.extension().is_some_and(|end| end == "py") && path.is_file())
+}
+
 impl Level {
     /// The levels that runs like this one are served from, the deepest last.
     pub(super) fn all(run: &Run) -> Vec<Self> {
         let selection = Selection::of(run);
-        vec![Self::P0(selection.shape.clone()), Self::Z2(selection)]
+        let mut levels = vec![
+            Self::P0(selection.shape.clone()),
+            Self::Z2(selection.clone()),
+        ];
+        levels.extend(first_file(run).map(|file| Self::Z3(selection, file)));
+        levels
     }
 
     pub(super) fn shape(&self) -> Option<&Shape> {
         match self {
             Self::Z0 => None,
             Self::P0(shape) => Some(shape),
-            Self::Z2(selection) => Some(&selection.shape),
+            Self::Z2(selection) | Self::Z3(selection, _) => Some(&selection.shape),
         }
     }
 
@@ -154,6 +177,17 @@ impl Level {
             Self::Z0 => "Z0",
             Self::P0(_) => "P0",
             Self::Z2(_) => "Z2",
+            Self::Z3(..) => "Z3",
+        }
+    }
+
+    /// The level that one of this is grown from.
+    pub(super) fn above(&self) -> Option<Self> {
+        match self {
+            Self::Z0 => None,
+            Self::P0(_) => Some(Self::Z0),
+            Self::Z2(selection) => Some(Self::P0(selection.shape.clone())),
+            Self::Z3(selection, _) => Some(Self::Z2(selection.clone())),
         }
     }
 
@@ -163,6 +197,7 @@ impl Level {
             Self::Z0 => 0,
             Self::P0(_) => 1,
             Self::Z2(_) => 2,
+            Self::Z3(..) => 3,
         }
     }
 
@@ -172,6 +207,7 @@ impl Level {
             Self::Z0 => None,
             Self::P0(shape) => Some(shape.describe()),
             Self::Z2(selection) => Some(selection.describe()),
+            Self::Z3(_, file) => Some(file.display().to_string()),
         }
     }
 }

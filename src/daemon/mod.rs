@@ -11,7 +11,7 @@
 //!
 //! - this file: becoming a daemon, and the loop
 //! - [`dispatcher`]: owns every table; its parts are [`runs`] and [`answers`], [`roots`],
-//!   [`builds`] and [`outcomes`]
+//!   [`builds`], [`outcomes`], [`stops`] and [`edits`]
 //! - [`clients`]: connections without a request · [`parcel`]: a run on its way
 //! - [`door`]: lock, socket, note
 //! - [`supervisor`]: one zygote · [`root`]: generations of them · [`spawn`]: starting a Z0
@@ -31,6 +31,7 @@ mod clients;
 pub mod commands;
 mod dispatcher;
 mod door;
+mod edits;
 mod history;
 mod last;
 mod learned;
@@ -46,6 +47,7 @@ mod settings;
 mod shape;
 mod spawn;
 mod status;
+mod stops;
 mod supervisor;
 #[cfg(test)]
 mod tests;

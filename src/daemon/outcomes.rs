@@ -4,16 +4,14 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::builds::{
-    AFTER_CHANGE, CHANGE_PATIENCE, CHANGE_PAUSE, GROW_PATIENCE, GROW_PAUSE, RETRY,
-};
+use super::builds::{AFTER_CHANGE, CHANGE_PATIENCE, CHANGE_PAUSE, GROW_PATIENCE, RETRY};
 use super::dispatcher::Dispatcher;
 use super::level::Level;
 use super::root::{FIRST_BACKOFF, Generation, LAST_BACKOFF, Root, Want};
 use super::shape::{RootKey, caller};
 use super::supervisor::{Failure, Zygote, ZygoteId};
 use crate::error::Error;
-use crate::protocol::{Before, ENDED_EARLY, Parked};
+use crate::protocol::{Culprit, ENDED_EARLY, Parked};
 use crate::trace::{Mismatch, Trace};
 
 /// Sets of early options in use at the same time: the terminal's, the editor's, one with `-W`. And
@@ -54,7 +52,7 @@ impl Dispatcher {
         );
         match level {
             Level::Z0 => self.on_z0_ready(key, id, now),
-            Level::P0(_) | Level::Z2(_) => {
+            Level::P0(_) | Level::Z2(_) | Level::Z3(..) => {
                 // An edit while it was built may have hit what its parent had read long before.
                 for checked in parent.into_iter().chain([id]) {
                     let found = self.zygotes.get_mut(&checked).map(|z| z.trace.check_disk());
@@ -71,6 +69,11 @@ impl Dispatcher {
                     root.backoff = FIRST_BACKOFF;
                 }
                 self.take_over(key);
+                if self.is_base(id) {
+                    self.grow_from_base(key, &level, now);
+                } else {
+                    self.discard_outdone(id);
+                }
                 self.keep_few_prepared(key, level.depth());
                 let deeper = self.root(key).and_then(|root| {
                     root.forgive_below(&level);
@@ -231,12 +234,12 @@ impl Dispatcher {
         }
     }
 
-    /// `culprit` is the plugin that was being loaded: a P0 may stop before it.
+    /// `culprit` says up to where one may be grown instead.
     pub(super) fn on_failed(
         &mut self,
         id: ZygoteId,
         reason: String,
-        culprit: Option<String>,
+        culprit: Option<Culprit>,
         trace: Trace,
         now: Instant,
     ) {
@@ -247,23 +250,15 @@ impl Dispatcher {
         else {
             return;
         };
-        let failure = zygote.failure(reason.clone(), trace, now);
+        let failure = zygote.failure(reason, trace, now);
         zygote.leave("failed");
         let (key, level) = (zygote.root, zygote.level.clone());
-        self.note_failure(id, key, level.clone(), failure, now);
-        let Some(culprit) = culprit else { return };
-        let record = self.root(key).and_then(|root| root.records.get_mut(&level));
-        // The same culprit twice: stopping before it does not help.
-        if let Some(record) = record
-            .filter(|record| record.before.as_ref().map(|before| &before.plugin) != Some(&culprit))
-        {
-            let why = format!("another try, up to the plugin {culprit}");
-            record.grow = Some(Want::new(&why, now, GROW_PAUSE, GROW_PATIENCE));
-            record.before = Some(Before {
-                plugin: culprit,
-                reason,
-            });
-            record.failure = None;
+        self.note_failure(id, key, level.clone(), failure.clone(), now);
+        if self.does_without_base(id, culprit.is_some(), now) {
+            return;
+        }
+        if let Some(culprit) = culprit {
+            self.stop_earlier(key, &level, culprit, &failure, now);
         }
     }
 
@@ -357,12 +352,16 @@ impl Dispatcher {
         match level {
             Level::Z0 => self.discard_generation(id, why, AFTER_CHANGE, now),
             level => {
+                self.note_edits(id, now);
                 self.discard_prepared(id, why);
                 let record = self.root(key).and_then(|root| root.records.get_mut(&level));
                 if let Some(record) = record {
                     // It was of use until now.
                     record.wasted = 0;
                     record.failure = None;
+                    if level.depth() > 1 {
+                        record.forget_outdated_stops();
+                    }
                     let want = Want::new(why, now, CHANGE_PAUSE, GROW_PATIENCE);
                     record.grow = Some(want.after(AFTER_CHANGE));
                 }
@@ -439,7 +438,11 @@ impl Dispatcher {
                 if let Some(want) = &mut record.grow {
                     want.renew(now);
                 }
-                if outdated(&mut record.failure) {
+                let is_free = outdated(&mut record.because);
+                if is_free {
+                    record.forget_stops();
+                }
+                if outdated(&mut record.failure) || is_free {
                     let want = Want::new("an input changed", now, CHANGE_PAUSE, GROW_PATIENCE);
                     record.grow = Some(want.after(AFTER_CHANGE));
                 }

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::edits::Edits;
 use super::level::Level;
 use super::shape::{RootKey, Shape};
 use super::supervisor::{Failure, ZygoteId};
@@ -99,8 +100,29 @@ pub(super) struct LevelRecord {
     /// Checkpoints grown for it that never served anybody.
     pub(super) wasted: u32,
     pub(super) failure: Option<Failure>,
-    /// The plugin up to which a checkpoint can be grown, if not all the way.
+    /// Up to where a checkpoint can be grown, if not all the way.
     pub(super) before: Option<Before>,
+    /// What that depends on: when it changes, all the way is tried again.
+    pub(super) because: Option<Failure>,
+    /// Where growing was to stop since it was tried all the way.
+    pub(super) stops: Vec<String>,
+    pub(super) edits: Edits,
+}
+
+impl LevelRecord {
+    /// All the way is tried again.
+    pub(super) fn forget_stops(&mut self) {
+        self.before = None;
+        self.because = None;
+        self.stops.clear();
+    }
+
+    /// The same if what they depend on has changed, or is not known.
+    pub(super) fn forget_outdated_stops(&mut self) {
+        if self.because.as_mut().is_none_or(Failure::outdated) {
+            self.forget_stops();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -189,6 +211,9 @@ impl Root {
                     wasted: 0,
                     failure: None,
                     before: None,
+                    because: None,
+                    stops: Vec::new(),
+                    edits: Edits::default(),
                 });
             record.run = self.template.clone();
             record.tty = tty;
@@ -267,16 +292,21 @@ impl Root {
         for (level, record) in &mut self.records {
             if level.depth() > above.depth() && level.shape() == above.shape() {
                 record.failure = None;
+                record.forget_outdated_stops();
             }
         }
     }
 
     /// What failed or was useless before may go well now.
     pub(super) fn forgive(&mut self) {
-        for record in self.records.values_mut() {
+        for (level, record) in &mut self.records {
             record.failure = None;
             record.wasted = 0;
-            record.before = None;
+            match level {
+                // What a conftest does does not depend on the generation.
+                Level::Z2(_) => record.forget_outdated_stops(),
+                _ => record.forget_stops(),
+            }
         }
     }
 }

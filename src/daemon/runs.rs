@@ -229,7 +229,7 @@ impl Dispatcher {
             .map(|zygote| Candidate {
                 id: zygote.id,
                 answer: zygote.answer(&run.levels),
-                depth: zygote.level.depth(),
+                depth: zygote.reach,
                 used: zygote.used,
             })
             .collect();
@@ -264,7 +264,7 @@ impl Dispatcher {
         let depth = zygote.level.depth();
         let deeper = levels.iter().find(|level| level.depth() == depth + 1);
         let why = match (deeper, passed.is_empty()) {
-            (None, _) => None,
+            (None, _) => zygote.before.as_ref().and(zygote.shallow.clone()),
             (Some(_), false) => Some(passed),
             (Some(deeper), true) => Some(self.why_not_deeper(zygote.root, deeper)),
         };

@@ -25,8 +25,8 @@ use super::level::Level;
 use super::runs::Worker;
 use super::shape::RootKey;
 use crate::process::Process;
-use crate::protocol::Parked;
-use crate::trace::Trace;
+use crate::protocol::{Before, Parked};
+use crate::trace::{Signature, Trace};
 use crate::transport::Connection;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,6 +73,12 @@ pub(super) struct Zygote {
     pub(super) holds: String,
     pub(super) shallow: Option<String>,
     pub(super) build_seconds: f64,
+    /// Where it was to park, if not at the usual place.
+    pub(super) before: Option<Before>,
+    /// How many zygotes it was forked from, one from the other.
+    pub(super) reach: usize,
+    /// See [`Parked`].
+    pub(super) places: Vec<(PathBuf, String)>,
     answers: BTreeMap<Level, Answer>,
     /// Runs it was given that have not ended.
     pub(super) runs: BTreeSet<u64>,
@@ -99,6 +105,23 @@ impl Failure {
             output: String::new(),
             at,
             trace: Trace::default(),
+        }
+    }
+
+    /// Of what it depends on, only these files.
+    pub(super) fn on_files(&self, files: &[PathBuf]) -> Self {
+        let read = self.trace.files.iter();
+        let trace = Trace {
+            files: read
+                .filter(|file| files.contains(&file.path))
+                .cloned()
+                .collect(),
+            ..Trace::default()
+        };
+        Self {
+            output: String::new(),
+            trace,
+            ..self.clone()
         }
     }
 
@@ -144,6 +167,9 @@ impl Zygote {
             holds: String::new(),
             shallow: None,
             build_seconds: 0.0,
+            before: None,
+            reach: 0,
+            places: Vec::new(),
             answers: BTreeMap::new(),
             runs: BTreeSet::new(),
             served: 0,
@@ -169,6 +195,7 @@ impl Zygote {
         self.holds = parked.holds;
         self.shallow = parked.shallow;
         self.build_seconds = parked.seconds;
+        self.places = parked.places;
         self.trace = parked.trace;
         if let Some(parent) = parent {
             self.trace.inherit(parent);
@@ -248,7 +275,7 @@ impl Zygote {
         // Other early options may come to the same; other conftests do not.
         let unknown = match level {
             Level::Z0 | Level::P0(_) => Answer::Unknown,
-            Level::Z2(_) => Answer::Refuses,
+            Level::Z2(_) | Level::Z3(..) => Answer::Refuses,
         };
         self.answers.get(level).copied().unwrap_or(unknown)
     }
@@ -272,6 +299,18 @@ impl Zygote {
 
     pub(super) fn watched(&self) -> &BTreeSet<PathBuf> {
         &self.watched
+    }
+
+    /// Files of the project that are not what was executed, in the order of that; what is there
+    /// now, and the place before.
+    pub(super) fn edited(&self) -> Vec<(PathBuf, Option<Signature>, String)> {
+        let executed = |path: &PathBuf| self.trace.files.iter().find(|file| file.path == *path);
+        let places = self.places.iter().filter_map(|(path, place)| {
+            let now = Signature::of(path);
+            let is_other = executed(path).is_some_and(|file| file.signature != now);
+            is_other.then(|| (path.clone(), now, place.clone()))
+        });
+        places.collect()
     }
 
     /// The end of what it wrote.

@@ -211,13 +211,15 @@ impl Trace {
 
     /// The directories that a watcher has to watch. Paths that were only looked at are left to the
     /// check at each run: among them are all that lead to a file, `/tmp` and home directories too,
-    /// where something changes all the time.
+    /// where something changes all the time. So are devices: whoever writes to `/dev/null` changes
+    /// something in its directory.
     pub fn watched(&self) -> BTreeSet<PathBuf> {
         self.files
             .iter()
             .filter(|f| f.role != Role::Probe)
             .filter_map(|f| f.path.parent())
             .chain(self.dirs.iter().map(|d| d.path.as_path()))
+            .filter(|directory| !is_the_kernels(directory))
             .map(Path::to_path_buf)
             .collect()
     }
@@ -227,6 +229,13 @@ impl Trace {
         let files = self.files.iter().filter(|f| f.role != Role::Probe);
         files.map(|f| f.path.as_path())
     }
+}
+
+/// Whether what is there stands for the machine's state and not for files.
+fn is_the_kernels(directory: &Path) -> bool {
+    ["/dev", "/proc", "/sys"]
+        .iter()
+        .any(|place| directory.starts_with(place))
 }
 
 fn next<'a>(portions: &Mutex<ChunksMut<'a, FileInput>>) -> Option<&'a mut [FileInput]> {
@@ -250,6 +259,17 @@ pub fn path_of(bytes: &[u8]) -> PathBuf {
 mod tests {
     use super::*;
     use std::fs;
+
+    #[test]
+    fn devices_are_checked_but_not_watched() {
+        let take = |path: &str| FileInput::take(path.into(), Role::Content);
+        let mut trace = Trace {
+            files: vec![take("/dev/null"), take("/proc/version"), take("/etc/hosts")],
+            ..Trace::default()
+        };
+        assert_eq!(trace.watched(), BTreeSet::from(["/etc".into()]));
+        assert!(trace.check_disk().is_ok());
+    }
 
     fn caller(env: &[Vec<u8>]) -> Caller<'_> {
         Caller {

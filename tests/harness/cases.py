@@ -8,11 +8,12 @@ says what the answer is. By what a run is served is nobody's business here, as l
 
 from __future__ import annotations
 
+import os
 import re
 import textwrap
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Callable, Union
 
@@ -83,15 +84,26 @@ class Case:
     """By default what tests print is shown, so that state can be compared and not only outcomes."""
     how: How = How()
     unordered: bool = False
+    may_be_named: bool = True
+    """False where naming files changes what is shown of the others."""
+    is_named: bool = False
+    """Runs that name no test file are played with all of them named: what the first imports may be
+    in a checkpoint then."""
     warm: bool = True
     """False where no checkpoint can be built, as after some start-up code: plain pytest's runs."""
 
 
 def each(cases: list[Case]) -> pytest.MarkDecorator:
-    """One test for each case, under its name."""
+    """Two tests for each case, under its name: as it is, and with test files named."""
     names = [case.name for case in cases]
     assert len(set(names)) == len(names), f"two cases with one name: {sorted(names)}"
-    return pytest.mark.parametrize("case", cases, ids=names)
+    named = [
+        replace(case, name=f"{case.name}, named", is_named=True)
+        for case in cases
+        if case.may_be_named
+    ]
+    both = [*cases, *named]
+    return pytest.mark.parametrize("case", both, ids=[case.name for case in both])
 
 
 def select(*arguments: str) -> Twist:
@@ -188,6 +200,7 @@ class _Player:
         self.sandbox = sandbox
         self.unordered = case.unordered
         self.is_warm = case.warm
+        self.is_named = case.is_named
 
     def until_ready(self) -> None:
         if self.is_warm:
@@ -198,11 +211,15 @@ class _Player:
         (self.sandbox.home / "started").write_text(repr(time.time()))
         with open(self.sandbox.home / "runs", "a") as runs:
             runs.write(".")
+        cwd = self.sandbox.project / how.cwd
+        if self.is_named and not any(".py" in argument for argument in arguments):
+            files = sorted(self.sandbox.project.rglob("test_*.py"))
+            arguments = (*arguments, *(os.path.relpath(file, cwd) for file in files))
         return self.sandbox.run(
             program,
             *arguments,
             env=dict(how.env),
-            cwd=self.sandbox.project / how.cwd,
+            cwd=cwd,
             before=how.before,
             input=how.input,
         )

@@ -14,7 +14,7 @@ from typing import Any
 
 from .rendezvous import PATIENCE, eventually
 
-LEVELS = ["Z0", "P0", "Z2"]
+LEVELS = ["Z0", "P0", "Z2", "Z3"]
 """Depths of checkpoints, the shallowest first."""
 
 

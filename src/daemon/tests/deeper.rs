@@ -3,6 +3,7 @@
 use super::fakes::run;
 use super::harness::Bench;
 use super::with_argv;
+use crate::daemon::dispatcher::Event;
 use crate::daemon::level::Level;
 
 #[test]
@@ -59,4 +60,69 @@ fn what_cannot_go_deeper_is_served_from_above_and_says_why() {
     assert_eq!(bench.last_checkpoint().as_deref(), Some("P0"));
     let record = bench.server.dispatcher.history.records().last().unwrap();
     assert_eq!(record.why.as_deref(), Some("nothing goes deeper"));
+}
+
+#[test]
+fn what_cannot_be_kept_ends_a_checkpoint_before_it_until_it_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let culprit = dir.path().join("draws.py");
+    std::fs::write(&culprit, "one").unwrap();
+    let mut bench = Bench::new();
+    bench.fakes.manner(|m| {
+        m.goes_deeper = true;
+        m.stops = vec!["before `b`", "before `a`"];
+        m.stops_read = Some(culprit.clone());
+    });
+    bench.warm_up();
+    bench.until("a Z2", |b| b.ready("Z2") == 1);
+    assert_eq!(*bench.fakes.tried.lock().unwrap(), 3);
+    let changed = || Event::Changed([dir.path().to_path_buf()].into());
+    let level = Level::all(&run()).pop().unwrap();
+    let before = |b: &Bench| {
+        let record = &b.server.dispatcher.roots[0].records[&level];
+        record.before.clone().map(|before| before.what)
+    };
+    assert_eq!(before(&bench).as_deref(), Some("before `a`"));
+
+    // It does so still: what is parked there is kept.
+    std::fs::write(&culprit, "another").unwrap();
+    bench.event(changed());
+    bench.until("two tries", |b| *b.fakes.tried.lock().unwrap() == 5);
+    bench.until("the same stop", |b| {
+        before(b).as_deref() == Some("before `a`")
+    });
+    assert!(bench.run_through(run()));
+    assert_eq!(bench.last_checkpoint().as_deref(), Some("Z2"));
+    assert_eq!(*bench.fakes.tried.lock().unwrap(), 5);
+
+    // It does not any more.
+    bench.fakes.manner(|m| m.stops.clear());
+    std::fs::write(&culprit, "a third").unwrap();
+    bench.event(changed());
+    bench.until("one that goes all the way", |b| {
+        let ready = b.server.dispatcher.zygotes.values();
+        let mut ready = ready.filter(|z| z.is_ready() && z.level == level);
+        ready.all(|zygote| zygote.before.is_none()) && b.ready("Z2") == 1
+    });
+    assert_eq!(before(&bench), None);
+    assert!(bench.run_through(run()));
+    assert_eq!(bench.last_checkpoint().as_deref(), Some("Z2"));
+}
+
+#[test]
+fn what_fails_wherever_it_is_to_stop_is_given_up() {
+    let mut bench = Bench::new();
+    bench.fakes.manner(|m| {
+        m.goes_deeper = true;
+        m.stops = vec!["?", "before `a`", "?"];
+    });
+    bench.warm_up();
+    let level = Level::all(&run()).pop().unwrap();
+    bench.until("a failure", |b| {
+        let record = &b.server.dispatcher.roots[0].records[&level];
+        record.failure.is_some()
+    });
+    assert_eq!(*bench.fakes.tried.lock().unwrap(), 3);
+    assert!(bench.run_through(run()));
+    assert_eq!(bench.last_checkpoint().as_deref(), Some("P0"));
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use super::super::spawn::Spawn;
 use crate::error::Result;
-use crate::protocol::{Ahead, Ended, ExitPath, Notice, Order, Parked, Reply, Run};
+use crate::protocol::{Ahead, Before, Culprit, Ended, ExitPath, Notice, Order, Parked, Reply, Run};
 use crate::trace::{FileInput, Role, Trace};
 use crate::transport::Connection;
 
@@ -37,6 +37,7 @@ pub(in crate::daemon) fn parked(pid: i32) -> Parked {
         trace: Trace::default(),
         unsettled: None,
         shallow: None,
+        places: Vec::new(),
         seconds: 0.1,
     }
 }
@@ -61,6 +62,10 @@ pub(super) struct Manner {
     pub(super) goes_deeper: bool,
     /// A file that Z2s have read beside.
     pub(super) z2_reads: Option<std::path::PathBuf>,
+    /// Up to where a Z2 that is grown all the way fails, and one that is grown up to there, …
+    pub(super) stops: Vec<&'static str>,
+    /// What that depends on.
+    pub(super) stops_read: Option<std::path::PathBuf>,
     /// A P0 refuses arguments that it was not grown with.
     pub(super) refuses_others: bool,
     /// Names of the environment that all of them have read.
@@ -95,6 +100,8 @@ pub(super) struct Fakes {
     lingering: Mutex<BTreeMap<u64, (Arc<Connection>, Connection)>>,
     pub(super) started: Mutex<u32>,
     pub(super) grown: Mutex<u32>,
+    /// Z2s that were to be.
+    pub(super) tried: Mutex<u32>,
     pids: Mutex<i32>,
 }
 
@@ -117,12 +124,24 @@ impl Fakes {
         end(&control, &client, id);
     }
 
-    fn start(self: &Arc<Self>, control: Connection, depth: usize, grown_for: Option<Run>) {
+    fn start(
+        self: &Arc<Self>,
+        control: Connection,
+        depth: usize,
+        grown_for: Option<Run>,
+        before: Option<Before>,
+    ) {
         let fakes = Arc::clone(self);
-        std::thread::spawn(move || fakes.live(control, depth, grown_for));
+        std::thread::spawn(move || fakes.live(control, depth, grown_for, before));
     }
 
-    fn park(&self, control: &Arc<Connection>, manner: &Manner, run: &Run) {
+    fn park(
+        &self,
+        control: &Arc<Connection>,
+        manner: &Manner,
+        run: &Run,
+        culprit: Option<Culprit>,
+    ) {
         let pid = manner.process.unwrap_or_else(|| {
             let mut pids = self.pids.lock().unwrap();
             *pids += 1;
@@ -132,7 +151,7 @@ impl Fakes {
         if let Some(reason) = &manner.fails {
             let notice = Notice::Failed {
                 reason: reason.clone(),
-                culprit: None,
+                culprit,
                 trace: Box::new(trace(manner, run)),
             };
             let _ = control.send(&notice, &[]);
@@ -153,21 +172,45 @@ impl Fakes {
         }
     }
 
-    fn live(self: Arc<Self>, control: Connection, depth: usize, grown_for: Option<Run>) {
+    /// Up to where a Z2 that was to stop there has to be grown instead.
+    fn stop(manner: &Manner, before: Option<&Before>) -> Option<Culprit> {
+        let stops = &manner.stops;
+        let at = before.map_or(0, |before| {
+            1 + stops.iter().position(|stop| *stop == before.what).unwrap()
+        });
+        let what = stops.get(at)?.to_string();
+        let files = manner.stops_read.iter().cloned().collect();
+        Some(Culprit { what, files })
+    }
+
+    fn live(
+        self: Arc<Self>,
+        control: Connection,
+        depth: usize,
+        grown_for: Option<Run>,
+        before: Option<Before>,
+    ) {
         // One for reading, one that others may write to.
         let mut reader = Connection::new(control.stream().try_clone().unwrap());
         let control = Arc::new(control);
         if let Some(run) = &grown_for {
             let mut manner = self.manner.lock().unwrap().clone();
+            let mut culprit = None;
             manner.reads_env.append(&mut manner.p0_reads_env);
             if depth == 1 {
                 *self.grown.lock().unwrap() += 1;
             } else if manner.goes_deeper {
                 manner.reads = manner.z2_reads.take().or(manner.reads);
+                *self.tried.lock().unwrap() += 1;
+                culprit = Self::stop(&manner, before.as_ref());
+                if culprit.is_some() {
+                    manner.reads = manner.stops_read.take();
+                    manner.fails = Some("it cannot be kept".into());
+                }
             } else {
                 manner.fails = Some("nothing goes deeper".into());
             }
-            self.park(&control, &manner, run);
+            self.park(&control, &manner, run, culprit);
         }
         while let Ok(frame) = reader.receive() {
             let manner = self.manner.lock().unwrap().clone();
@@ -176,9 +219,11 @@ impl Fakes {
             match frame_order(&frame.body) {
                 Order::Begin { run } => {
                     *self.started.lock().unwrap() += 1;
-                    self.park(&control, &manner, &run);
+                    self.park(&control, &manner, &run, None);
                 }
-                Order::Grow { run, .. } => self.start(socket(), depth + 1, Some(*run)),
+                Order::Grow { run, before, .. } => {
+                    self.start(socket(), depth + 1, Some(*run), before);
+                }
                 Order::Serve { .. } if manner.dies => break,
                 Order::Serve { .. } if manner.mute => {}
                 Order::Serve { id, .. } if manner.loses_worker => {
@@ -249,7 +294,7 @@ fn end(control: &Connection, client: &Connection, id: u64) {
 
 impl Spawn for Arc<Fakes> {
     fn z0(&mut self, _run: &Run, control: OwnedFd, _output: &File) -> Result<Option<i32>> {
-        self.start(Connection::new(UnixStream::from(control)), 0, None);
+        self.start(Connection::new(UnixStream::from(control)), 0, None, None);
         Ok(None)
     }
 }

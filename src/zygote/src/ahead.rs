@@ -84,7 +84,7 @@ pub(crate) fn on_import(py: Python<'_>, name: &str, page: &Page) -> PyResult<()>
 
 /// Takes our own frames out of the traceback, and those above a handler's: it goes on from the
 /// import statement, as if the import had been interrupted before it began.
-fn start_at_import(py: Python<'_>, error: &PyErr) {
+pub(crate) fn start_at_import(py: Python<'_>, error: &PyErr) {
     let mut rest = error.traceback(py);
     let mut at = rest.clone();
     while let Some(entry) = at {

@@ -69,6 +69,7 @@ pub(crate) fn unwatch() {
 
 /// Goes on recording, in a child that is to become a deeper checkpoint: what its parent has read
 /// is in its parent's trace.
+#[pyfunction]
 pub(crate) fn resume() {
     let mut seen = seen();
     seen.opened.clear();

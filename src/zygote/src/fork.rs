@@ -26,6 +26,8 @@ pub(crate) enum Side {
 /// - `attempt`: looks for other threads, and its child ends there.
 /// - `Standby::fork`, `grow`: a process with another thread is not parked (`barriers.py` looks), and
 ///   no code but the loop's runs in it from then on. Their children leave the loop with an order.
+/// - OpenBLAS's threads may be there: its own handlers end them before a fork, and they are made anew
+///   on both sides when there is work for them.
 pub(crate) fn fork(_py: Python<'_>) -> io::Result<Side> {
     // SAFETY: the interpreter is held (`_py`), and each hook function is called exactly as
     // `os.fork` does: before in the parent, then one of the two after it.

@@ -30,6 +30,7 @@ fn input() -> std::io::Result<OwnedFd> {
 pub(crate) fn grow(
     py: Python<'_>,
     run: Box<Run>,
+    level: String,
     before: Option<Before>,
     mut fds: Vec<OwnedFd>,
     watched: SigSet,
@@ -56,7 +57,7 @@ pub(crate) fn grow(
     let Ok(control) = placed.and_then(|c| move_high(c).map_err(std::io::Error::other)) else {
         exit_now(1);
     };
-    let order = Order::new("grow", &run, before);
+    let order = Order::grow(&run, level, before);
     let control = Connection::new(UnixStream::from(control));
     announce(&control);
     set_role(Role::Zygote(Zygote {

@@ -14,14 +14,14 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyList, PyType};
 
-use crate::fail::fail_now;
+use crate::fail::end_early;
 use crate::{audit, role};
 
 /// Ends the process after its script. `result` is owned: what the script's code gave, or null
 /// with an exception set.
 pub(crate) fn leave(py: Python<'_>, result: *mut ffi::PyObject) -> ! {
     if role::is_building() {
-        fail_now("", pyseidon::protocol::ENDED_EARLY);
+        end_early();
     }
     let running = role::running();
     if let Some(running) = &running {

@@ -8,9 +8,11 @@
 //! - [`seen`]: what a build has read
 //! - [`record`]: a trace from what was seen
 //! - [`role`]: what this process is
+//! - [`loads`]: where loads of modules begin and end, and who is to blame
 //! - [`fail`]: the end of a build that came to nothing
 //! - [`classes`]: classes that no `__subclasses__()` shows
 //! - [`ahead`]: an import that was made before the fork, hidden until a run makes it
+//! - [`finding`]: stand-ins for the two functions of the import system that all imports go through
 //! - [`trial`]: a call in a forked child, to see what comes of it
 //! - [`profile`]: reads that raise no audit event, seen as calls of C functions
 //! - [`audit`]: the audit hook: what a build reads, what it must not do, what a run imports
@@ -30,11 +32,13 @@ mod ahead;
 mod audit;
 mod classes;
 mod fail;
+mod finding;
 mod fork;
 mod grow;
 mod inherit;
 mod launch;
 mod leave;
+mod loads;
 mod page;
 mod profile;
 mod record;
@@ -61,16 +65,23 @@ fn _zygote(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(steps::enter, module)?)?;
     module.add_function(wrap_pyfunction!(trial::attempt, module)?)?;
     module.add_function(wrap_pyfunction!(ahead::hide, module)?)?;
+    module.add_function(wrap_pyfunction!(finding::finding, module)?)?;
+    module.add_function(wrap_pyfunction!(finding::loading, module)?)?;
     module.add_function(wrap_pyfunction!(classes::conceal_own, module)?)?;
     module.add_function(wrap_pyfunction!(classes::reveal, module)?)?;
     module.add_function(wrap_pyfunction!(leave::survey, module)?)?;
     module.add_function(wrap_pyfunction!(audit::watch, module)?)?;
     module.add_function(wrap_pyfunction!(audit::unwatch, module)?)?;
+    module.add_function(wrap_pyfunction!(audit::resume, module)?)?;
     module.add_function(wrap_pyfunction!(seen::written, module)?)?;
+    module.add_function(wrap_pyfunction!(seen::set_written, module)?)?;
     module.add_function(wrap_pyfunction!(seen::stage, module)?)?;
     module.add_function(wrap_pyfunction!(seen::compiled, module)?)?;
     module.add_function(wrap_pyfunction!(profile::profile, module)?)?;
     module.add_function(wrap_pyfunction!(profile::observe, module)?)?;
     module.add_function(wrap_pyfunction!(profile::findings, module)?)?;
+    module.add_function(wrap_pyfunction!(profile::numpy_made, module)?)?;
+    module.add_function(wrap_pyfunction!(role::is_building, module)?)?;
+    module.add_function(wrap_pyfunction!(loads::watch_loads, module)?)?;
     Ok(())
 }

@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
 use crate::fail::fail_now;
+use crate::loads;
 use crate::seen::{absolute, looked_for, note_relative, seen};
 
 /// What a C function's result depends on.
@@ -176,6 +177,7 @@ fn kind_of(name: &str) -> PyResult<Kind> {
 #[pyfunction]
 pub(crate) fn findings(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     let found = PyDict::new(py);
+    loads::forget();
     if let Some(state) = STATE.lock().expect("no panic while held").take() {
         let probes: Vec<_> = state.probes.into_iter().collect();
         found.set_item("probes", probes)?;
@@ -187,6 +189,13 @@ pub(crate) fn findings(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
         found.set_item("numpy", state.made)?;
     }
     Ok(found)
+}
+
+/// What [`findings`] would tell as `"numpy"`.
+#[pyfunction]
+pub(crate) fn numpy_made(py: Python<'_>) -> Option<Py<PyAny>> {
+    let state = STATE.lock().expect("no panic while held");
+    state.as_ref()?.made.as_ref().map(|made| made.clone_ref(py))
 }
 
 /// The address of the C code behind a built-in function or method.
@@ -214,7 +223,11 @@ pub(crate) fn profile(
         note_late(frame.py())?;
     }
     if event == "call" {
-        return on_call(frame);
+        on_call(frame)?;
+        return loads::on_event(frame, None);
+    }
+    if event == "return" {
+        return loads::on_event(frame, Some(arg));
     }
     if event != "c_call" {
         return Ok(());
@@ -238,6 +251,7 @@ pub(crate) fn profile(
         Kind::Cwd => state.cwd = true,
         Kind::Terminal => state.terminal = true,
         Kind::Path => match state.probed(frame) {
+            Some((path, true)) if path == "/proc/self" => {}
             Some((path, true)) => {
                 note_relative(&path);
                 state.probes.insert(absolute(&path));
@@ -445,6 +459,7 @@ impl State {
             asking => !asking.starts_with("get"),
         };
         let locals = frame.getattr("f_locals").ok()?;
+        let resolves = asking.contains("realpath");
         for name in ["newpath", "path", "s", "filename", "self"] {
             let Ok(value) = locals.get_item(name) else {
                 continue;
@@ -453,7 +468,9 @@ impl State {
                 .extract::<String>()
                 .or_else(|_| value.call_method0("__fspath__")?.extract::<String>());
             if let Ok(text) = text {
-                return Some((text, only_kind));
+                // It is there for every process, and leads to another place for each.
+                let is_own = text == "/proc/self";
+                return (!is_own || !resolves).then_some((text, only_kind));
             }
         }
         None

@@ -36,14 +36,29 @@ pub(crate) struct Order {
     python_options: Vec<Vec<u8>>,
     /// Signals that the caller ignores, bit `n - 1` for signal `n`.
     ignored: u64,
-    /// Of `grow`: the entry point before which to park, and why.
+    /// Of `grow`: the level of the deeper one; where to park, if not all the way, and why.
+    level: Option<String>,
     before: Option<String>,
     because: Option<String>,
 }
 
 impl Order {
-    pub(crate) fn new(kind: &'static str, run: &Run, before: Option<Before>) -> Self {
-        let (before, because) = before.map(|b| (b.plugin, b.reason)).unzip();
+    pub(crate) fn new(kind: &'static str, run: &Run) -> Self {
+        Self::growing(kind, run, None, None)
+    }
+
+    /// To become a deeper checkpoint of this level.
+    pub(crate) fn grow(run: &Run, level: String, before: Option<Before>) -> Self {
+        Self::growing("grow", run, Some(level), before)
+    }
+
+    fn growing(
+        kind: &'static str,
+        run: &Run,
+        level: Option<String>,
+        before: Option<Before>,
+    ) -> Self {
+        let (before, because) = before.map(|b| (b.what, b.reason)).unzip();
         Self {
             kind,
             script: run.script.clone(),
@@ -53,6 +68,7 @@ impl Order {
             python: run.python.clone(),
             python_options: run.python_options.clone(),
             ignored: run.ignored,
+            level,
             before,
             because,
         }
@@ -129,6 +145,7 @@ pub(crate) fn running() -> Option<Running> {
 }
 
 /// True in a process that has not parked yet.
+#[pyfunction]
 pub(crate) fn is_building() -> bool {
     matches!(
         ROLE.lock().expect("no panic while held").as_ref(),

@@ -78,6 +78,12 @@ pub(crate) fn written() -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
     seen().written.clone().into_iter().collect()
 }
 
+/// Has [`written`] give these: what was written since has been taken back.
+#[pyfunction]
+pub(crate) fn set_written(entries: Vec<(Vec<u8>, Option<Vec<u8>>)>) {
+    seen().written = entries.into_iter().collect();
+}
+
 /// Sources that the import system has compiled.
 #[pyfunction]
 pub(crate) fn compiled() -> Vec<PathBuf> {

@@ -15,6 +15,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -41,13 +42,14 @@ const WATCHDOG: Duration = Duration::from_secs(5);
 /// Parks: reports what was built and serves orders. Returns in children only.
 ///
 /// `facts` is what `observe.py` saw, `holds` says in words what this process holds, `shallow` why
-/// it does not hold more. Raises RuntimeError in a process that is no building zygote.
+/// it does not hold more, `places` are those of [`Parked`]. Raises RuntimeError in a process that is no building zygote.
 #[pyfunction]
 pub(crate) fn park(
     py: Python<'_>,
     facts: Facts,
     holds: String,
     shallow: Option<String>,
+    places: Vec<(PathBuf, String)>,
 ) -> PyResult<Order> {
     audit::set_mode(audit::Mode::Off);
     let Some(Role::Zygote(zygote)) = take_role() else {
@@ -70,6 +72,7 @@ pub(crate) fn park(
         trace,
         unsettled: unsettled.map(|path| path.display().to_string()),
         shallow,
+        places,
         seconds: zygote.since.elapsed().as_secs_f64(),
     }));
     if zygote.control.send(&notice, &[]).is_err() {
@@ -215,11 +218,11 @@ impl Loop<'_> {
             let child = match order {
                 protocol::Order::Begin { .. } => None,
                 protocol::Order::Serve { id, run } => self.serve(py, id, run, fds),
-                protocol::Order::Grow { run, before } => {
+                protocol::Order::Grow { run, level, before } => {
                     // Runs will be served from there. If they are not, the first brings one back.
                     self.end_standby();
                     self.wants_standby = false;
-                    grow(py, run, before, fds, children())?
+                    grow(py, run, level, before, fds, children())?
                 }
             };
             if child.is_some() {

@@ -166,7 +166,7 @@ fn become_worker(
             exit_now(1);
         }
     }
-    Order::new("run", &run, None)
+    Order::new("run", &run)
 }
 
 /// Gives the connection to the client, and `alive`.

@@ -27,7 +27,7 @@ pub(crate) fn begin(control: RawFd) -> PyResult<Order> {
     let protocol::Order::Begin { run } = frame.decode().map_err(os_error)? else {
         return Err(os_error("the first order is not `Begin`"));
     };
-    let order = Order::new("begin", &run, None);
+    let order = Order::new("begin", &run);
     announce(&control);
     set_role(Role::Zygote(Zygote {
         control,

@@ -1,0 +1,265 @@
+//! Files that are edited again and again, and the checkpoint that is parked before the first of
+//! them: a base, from which the one that has executed all is grown, and grown again.
+//!
+//! ```text
+//!   P0 ──▶ Z2                        P0 ──▶ base ──▶ Z2
+//!          └ gone with each edit            │         └ gone with each edit
+//!                                           └ serves a run that comes at once
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::builds::{GROW_PATIENCE, GROW_PAUSE};
+use super::dispatcher::Dispatcher;
+use super::level::Level;
+use super::root::{LevelRecord, Want};
+use super::shape::RootKey;
+use super::supervisor::{Zygote, ZygoteId};
+use crate::protocol::Before;
+use crate::trace::Signature;
+
+/// Two edits of one file within this time are likely to be followed by a third; and so long after
+/// the last one a base is kept. Between two edits of one file people run tests, read the result and
+/// think: mostly a minute or two.
+const HOT: Duration = Duration::from_secs(5 * 60);
+
+/// Of the files that runs of one kind have executed.
+#[derive(Debug, Default)]
+pub(super) struct Edits {
+    latest: BTreeMap<PathBuf, Edit>,
+    /// Where the base is parked, and how long it is kept.
+    base: Option<(Before, Instant)>,
+}
+
+/// The latest of one file.
+#[derive(Debug)]
+struct Edit {
+    at: Instant,
+    /// What it was after that.
+    is: Option<Signature>,
+    /// It was not the first.
+    again: bool,
+}
+
+impl Edits {
+    pub(super) fn base(&self) -> Option<&Before> {
+        self.base.as_ref().map(|(before, _)| before)
+    }
+
+    /// No base: it was of no use, or is not needed any more.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Takes over which files a checkpoint does not stand for any more, in the order in which they
+    /// are executed. `is_base`: the base itself does not.
+    fn note(
+        &mut self,
+        edited: Vec<(PathBuf, Option<Signature>, String)>,
+        is_base: bool,
+        now: Instant,
+    ) {
+        self.latest.retain(|_, edit| edit.at + HOT > now);
+        let mut first = None;
+        for (path, is, place) in edited {
+            let again = match self.latest.get(&path) {
+                // Another checkpoint has noticed the same edit.
+                Some(edit) if edit.is == is => edit.again,
+                former => former.is_some(),
+            };
+            let edit = Edit { at: now, is, again };
+            self.latest.insert(path.clone(), edit);
+            if again {
+                first.get_or_insert((path, place));
+            }
+        }
+        if let Some((path, what)) = first {
+            let reason = format!("`{}` is edited again and again", path.display());
+            let before = Before { what, reason };
+            // As long as it holds none of them, it does for this file as well.
+            let kept = self.base.take().filter(|_| !is_base);
+            self.base = Some((kept.map_or(before, |(former, _)| former), now + HOT));
+        }
+    }
+}
+
+/// Whether it is the base of checkpoints of its level.
+pub(super) fn is_base(record: &LevelRecord, zygote: &Zygote) -> bool {
+    let base = record.edits.base();
+    base.is_some() && zygote.before.as_ref() == base
+}
+
+impl Dispatcher {
+    pub(super) fn is_base(&self, id: ZygoteId) -> bool {
+        self.zygotes.get(&id).is_some_and(|zygote| {
+            let root = self.roots.iter().find(|root| root.key == zygote.root);
+            let record = root.and_then(|root| root.records.get(&zygote.level));
+            record.is_some_and(|record| is_base(record, zygote))
+        })
+    }
+
+    /// A checkpoint has become stale.
+    pub(super) fn note_edits(&mut self, id: ZygoteId, now: Instant) {
+        let Some(zygote) = self.zygotes.get(&id) else {
+            return;
+        };
+        let (key, level) = (zygote.root, zygote.level.clone());
+        let edited = zygote.edited();
+        let before = zygote.before.clone();
+        let record = self.root(key).and_then(|root| root.records.get_mut(&level));
+        let Some(record) = record else { return };
+        let is_base = before.is_some() && before.as_ref() == record.edits.base();
+        record.edits.note(edited, is_base, now);
+    }
+
+    /// A base is parked: what was to be grown is grown from it.
+    pub(super) fn grow_from_base(&mut self, key: RootKey, level: &Level, now: Instant) {
+        if let Some(record) = self.root(key).and_then(|root| root.records.get_mut(level)) {
+            let want = Want::new("its base is ready", now, GROW_PAUSE, GROW_PATIENCE);
+            record.grow.get_or_insert(want);
+        }
+    }
+
+    /// True if a base has failed, or what was grown from it and does not say why (`explained`): then
+    /// it is done without.
+    pub(super) fn does_without_base(
+        &mut self,
+        id: ZygoteId,
+        explained: bool,
+        now: Instant,
+    ) -> bool {
+        let Some(zygote) = self.zygotes.get(&id) else {
+            return false;
+        };
+        let (key, level, reach) = (zygote.root, zygote.level.clone(), zygote.reach);
+        let before = zygote.before.clone();
+        let record = self.root(key).and_then(|root| root.records.get_mut(&level));
+        let Some(record) = record else { return false };
+        let was_base = before.is_some() && before.as_ref() == record.edits.base();
+        if !was_base && (explained || reach <= level.depth()) {
+            return false;
+        }
+        record.edits.forget();
+        record.failure = None;
+        let want = Want::new(
+            "another try, without a base",
+            now,
+            GROW_PAUSE,
+            GROW_PATIENCE,
+        );
+        record.grow = Some(want);
+        self.end_former_bases(key, &level);
+        true
+    }
+
+    /// When the next base is not needed any more.
+    pub(super) fn bases_due(&self) -> Option<Instant> {
+        let records = self.roots.iter().flat_map(|root| root.records.values());
+        records
+            .filter_map(|record| record.edits.base.as_ref())
+            .map(|(_, until)| *until)
+            .min()
+    }
+
+    /// Lets go of bases before files that have not been edited for long.
+    pub(super) fn end_idle_bases(&mut self, now: Instant) {
+        let mut over = Vec::new();
+        for root in &mut self.roots {
+            for (level, record) in &mut root.records {
+                if record
+                    .edits
+                    .base
+                    .as_ref()
+                    .is_some_and(|(_, until)| *until <= now)
+                {
+                    record.edits.forget();
+                    over.push((root.key, level.clone()));
+                }
+            }
+        }
+        for (key, level) in over {
+            self.end_former_bases(key, &level);
+        }
+    }
+
+    /// Of this level those go that another one was grown from.
+    fn end_former_bases(&mut self, key: RootKey, level: &Level) {
+        let parents: Vec<_> = self
+            .zygotes
+            .values()
+            .filter(|zygote| zygote.root == key && zygote.level == *level && zygote.is_ready())
+            .filter_map(|zygote| zygote.parent)
+            .collect();
+        for id in parents {
+            let is_former = self
+                .zygotes
+                .get(&id)
+                .is_some_and(|zygote| zygote.level == *level && zygote.is_ready());
+            if is_former {
+                self.discard_prepared(id, "what it is parked before is not edited any more");
+                if let Some(record) = self.root(key).and_then(|root| root.records.get_mut(level)) {
+                    record.wasted = 0;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edit(file: &str, size: u64) -> (PathBuf, Option<Signature>, String) {
+        let signature = Signature {
+            size,
+            ..Signature::of(std::path::Path::new("/")).unwrap()
+        };
+        (file.into(), Some(signature), format!("before `{file}`"))
+    }
+
+    #[test]
+    fn the_second_edit_within_some_minutes_makes_a_base() {
+        let mut edits = Edits::default();
+        let start = Instant::now();
+        edits.note(vec![edit("a", 1)], false, start);
+        assert_eq!(edits.base(), None);
+        // The same, noticed by another checkpoint.
+        edits.note(vec![edit("a", 1)], false, start);
+        assert_eq!(edits.base(), None);
+        edits.note(vec![edit("b", 1)], false, start + HOT / 2);
+        assert_eq!(edits.base(), None);
+        edits.note(vec![edit("a", 2)], false, start + HOT / 2);
+        assert_eq!(edits.base().unwrap().what, "before `a`");
+    }
+
+    #[test]
+    fn an_edit_after_a_long_time_is_a_first_one() {
+        let mut edits = Edits::default();
+        let start = Instant::now();
+        edits.note(vec![edit("a", 1)], false, start);
+        edits.note(vec![edit("a", 2)], false, start + HOT);
+        assert_eq!(edits.base(), None);
+    }
+
+    #[test]
+    fn of_several_the_first_that_is_executed_counts() {
+        let mut edits = Edits::default();
+        let start = Instant::now();
+        for size in [1, 2] {
+            edits.note(vec![edit("b", size), edit("c", size)], false, start);
+        }
+        assert_eq!(edits.base().unwrap().what, "before `b`");
+        // One before it serves for what comes later too.
+        edits.note(vec![edit("c", 3)], false, start);
+        assert_eq!(edits.base().unwrap().what, "before `b`");
+        // But not for what it has executed itself. An edit that it may hold once is no reason.
+        edits.note(vec![edit("a", 1)], true, start);
+        assert_eq!(edits.base().unwrap().what, "before `b`");
+        edits.note(vec![edit("a", 2)], false, start);
+        assert_eq!(edits.base().unwrap().what, "before `b`");
+        edits.note(vec![edit("a", 2)], true, start);
+        assert_eq!(edits.base().unwrap().what, "before `a`");
+    }
+}
