@@ -40,6 +40,9 @@ def refuse(reason: str) -> NoReturn:
     """Tells why this worker cannot run; ends it. RuntimeError unless a worker before pytest."""
 
 def inherited() -> None: ...
+def tell_screen_size() -> None:
+    """In a worker: puts `LINES` and `COLUMNS` where readline has put them, if it was imported."""
+
 def enter() -> None:
     """Tells the caller that pytest begins here. RuntimeError unless a worker before pytest."""
 

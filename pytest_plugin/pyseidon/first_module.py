@@ -232,6 +232,7 @@ def go_on(order, parts):
             break
         labels.append(label)
         reason = execute(recorder, statement, gap) or difference(world, module)
+        reason = reason or taken(config, known)
         if reason:
             _zygote.fail(reason, label, executed(known))
     label = ""
@@ -250,8 +251,7 @@ def go_on(order, parts):
     gc.unfreeze()
     if not reason and not stash.table:
         reason = cut or "the first test module imports nothing new"
-    reason = reason or captured.printed() or kept(stash)
-    reason = reason or quiet_plugins.why_not_modules(config, stash.modules)
+    reason = reason or captured.printed()
     if reason:
         _zygote.fail(reason)
     stash.hide(environment, path, set(map(os.fspath, _zygote.compiled())) - compiled)
@@ -359,16 +359,22 @@ def is_looked_at(config, name, module):
     return file.startswith(home) and "site-packages" not in file
 
 
-def kept(stash):
-    """Whether a module has taken what pytest puts something else in the place of, in words, or
-    None."""
+def taken(config, known):
+    """What modules that are not among `known` have taken that is another thing when the run imports
+    them, in words, or None."""
+    modules = {name: module for name, module in sys.modules.items() if name not in known}
+    return kept(modules) or quiet_plugins.why_not_modules(config, modules)
+
+
+def kept(modules):
+    """Whether one has taken what pytest puts something else in the place of, in words, or None."""
     replaced = {
         id(getattr(sys.modules[name], key)): f"{name}.{key}"
         for name, key in REPLACED
         if hasattr(sys.modules.get(name), key)
     }
-    for name, module in stash.modules.items():
-        for value in getattr(module, "__dict__", {}).values() if name != "pdb" else ():
+    for name, module in modules.items():
+        for value in list(getattr(module, "__dict__", {}).values()) if name != "pdb" else ():
             if id(value) in replaced:
                 return f"`{name}` keeps `{replaced[id(value)]}`, which pytest replaces"
     return None

@@ -44,6 +44,7 @@ def become(order):
     set_streams()
     set_ignored(order.ignored)
     sys.dont_write_bytecode = not START.write_bytecode
+    _zygote.tell_screen_size()
     refresh.refresh()
 
 

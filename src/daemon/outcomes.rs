@@ -17,6 +17,9 @@ use crate::trace::{Mismatch, Trace};
 /// Sets of early options in use at the same time: the terminal's, the editor's, one with `-W`. And
 /// as many directories of tests.
 const PREPARED: usize = 4;
+/// Files that are named first: the one that is being worked on, and the one before. Each holds all that
+/// a test module imports.
+const FIRST_MODULES: usize = 2;
 
 impl Dispatcher {
     pub(super) fn on_parked(&mut self, id: ZygoteId, parked: Parked, now: Instant) {
@@ -168,7 +171,8 @@ impl Dispatcher {
             .map(|zygote| (zygote.used, zygote.id))
             .collect();
         used.sort_unstable();
-        if used.len() > PREPARED {
+        let most = if depth == 3 { FIRST_MODULES } else { PREPARED };
+        if used.len() > most {
             self.discard_prepared(used[0].1, "others were used more recently");
         }
     }

@@ -16,6 +16,7 @@
 //! - [`trial`]: a call in a forked child, to see what comes of it
 //! - [`profile`]: reads that raise no audit event, seen as calls of C functions
 //! - [`audit`]: the audit hook: what a build reads, what it must not do, what a run imports
+//! - [`readline`]: the size of the terminal, as the readline library tells it
 //! - [`inherit`]: makes a fresh child the process that the caller would have started
 //! - [`steps`]: how a process becomes the next thing
 //! - [`grow`]: a deeper zygote, forked from a parked one
@@ -41,6 +42,7 @@ mod leave;
 mod loads;
 mod page;
 mod profile;
+mod readline;
 mod record;
 mod role;
 mod seen;
@@ -62,6 +64,7 @@ fn _zygote(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(fail::fail, module)?)?;
     module.add_function(wrap_pyfunction!(steps::refuse, module)?)?;
     module.add_function(wrap_pyfunction!(steps::inherited, module)?)?;
+    module.add_function(wrap_pyfunction!(readline::tell_screen_size, module)?)?;
     module.add_function(wrap_pyfunction!(steps::enter, module)?)?;
     module.add_function(wrap_pyfunction!(trial::attempt, module)?)?;
     module.add_function(wrap_pyfunction!(ahead::hide, module)?)?;

@@ -29,6 +29,7 @@ use pyseidon::transport::{Connection, Filled};
 use crate::audit;
 use crate::grow::grow;
 use crate::page::{self, Page};
+use crate::readline;
 use crate::record::{self, Facts};
 use crate::role::{Order, Role, Zygote, exit_now, os_error, take_role};
 use crate::seen::seen;
@@ -58,6 +59,7 @@ pub(crate) fn park(
     // In a child its descriptor is closed, or somebody else's.
     let mut zygote = std::mem::ManuallyDrop::new(zygote);
     let seen = seen().clone();
+    readline::find();
     let (mut trace, unsettled) = record::trace(&seen, facts, random_key());
     trace.set_env(&zygote.template.env);
     if trace.cwd.is_some() {
