@@ -27,6 +27,7 @@ def load():
     import pyseidon.arguments
     import pyseidon.barriers
     import pyseidon.bytecode
+    import pyseidon.captured
     import pyseidon.conftests
     import pyseidon.first_module
     import pyseidon.forget

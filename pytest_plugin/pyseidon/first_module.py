@@ -15,6 +15,7 @@ import os
 import sys
 
 from pyseidon import _zygote, barriers, bytecode, conftests, observe, quiet, quiet_plugins, worker
+from pyseidon.captured import Captured
 from pyseidon.effects import Hidden
 from pyseidon.stash import Recorder, Stash
 from pyseidon.world import World
@@ -241,7 +242,7 @@ def go_on(order, parts):
     gap.leave()
     del world
     gc.unfreeze()
-    captured, kept_stream = conftests.Captured.release(config, is_active=True)
+    captured, kept_stream = Captured.release(config, is_active=True)
     # What was there is no owner of the streams that come back.
     gc.freeze()
     observe.capture_is_gone(process)

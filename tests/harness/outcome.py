@@ -20,6 +20,8 @@ VARIES = [
     (r"\bThread-\d+ \(", "Thread-N ("),
     (r"(?<!\d)20\d{6}_\d{6}(?!\d)", "DATE_TIME"),
     (r'"last_cache_date_str": "[^"]+"', '"last_cache_date_str": "TIME"'),
+    # `--stepwise`: whole seconds since its cache was written.
+    (r"\bcache from \d+:\d\d:\d\d ago\b", "cache from AGE ago"),
     # An object's address as a number: pytest's name of a plugin without one.
     (r"\b1[0-9]{14}\b", "ADDRESS"),
 ]
