@@ -72,10 +72,7 @@ pub(crate) fn unwatch() {
 #[pyfunction]
 pub(crate) fn resume() {
     let mut seen = seen();
-    seen.opened.clear();
-    seen.listed.clear();
-    seen.searched.clear();
-    seen.imported.clear();
+    seen.forget();
     seen.since_ns = now_ns();
     drop(seen);
     set_mode(Mode::Build);

@@ -24,8 +24,9 @@ pub(crate) enum Side {
 ///
 /// - `launch`: the only other thread waits in `launch` itself, and holds nothing.
 /// - `attempt`: looks for other threads, and its child ends there.
-/// - `Standby::fork`, `grow`: a process with another thread is not parked (`barriers.py` looks), and
-///   no code but the loop's runs in it from then on. Their children leave the loop with an order.
+/// - `report`, `Standby::fork`, `grow`: a process with another thread is not parked (`barriers.py`
+///   looks), and no code but the loop's runs in it from then on. The child of the first ends there,
+///   those of the others leave the loop with an order.
 /// - OpenBLAS's threads may be there: its own handlers end them before a fork, and they are made anew
 ///   on both sides when there is work for them.
 pub(crate) fn fork(_py: Python<'_>) -> io::Result<Side> {

@@ -21,6 +21,7 @@
 //! - [`steps`]: how a process becomes the next thing
 //! - [`grow`]: a deeper zygote, forked from a parked one
 //! - [`standby`]: a child forked ahead, which waits for its run
+//! - [`report`]: what a zygote tells of itself when it parks
 //! - [`serve`]: the loop of a parked process: forks, relays signals, reaps, reports
 //! - [`leave`]: the end of a worker
 //! - [`launch`]: gives the process a main thread without a frame of ours, runs the script there
@@ -44,6 +45,7 @@ mod page;
 mod profile;
 mod readline;
 mod record;
+mod report;
 mod role;
 mod seen;
 mod serve;

@@ -10,7 +10,7 @@ use pyseidon::trace::Signature;
 static SEEN: Mutex<Seen> = Mutex::new(Seen::new());
 
 /// What a build has read, as far as events tell.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Seen {
     /// Files opened for reading, with their state right before.
     pub(crate) opened: BTreeMap<PathBuf, Option<Signature>>,
@@ -46,6 +46,15 @@ impl Seen {
             stage: String::new(),
             since_ns: 0,
         }
+    }
+
+    /// In a process that has parked: what it has read is in its trace, and is not what a deeper
+    /// one reads.
+    pub(crate) fn forget(&mut self) {
+        self.opened.clear();
+        self.listed.clear();
+        self.searched.clear();
+        self.imported.clear();
     }
 }
 

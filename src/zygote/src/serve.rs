@@ -22,15 +22,16 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 use pyseidon::process::{self, Change};
-use pyseidon::protocol::{self, Ended, ExitPath, Notice, Parked, Relay, Reply, Run};
+use pyseidon::protocol::{self, Ended, ExitPath, Notice, Relay, Reply, Run};
 use pyseidon::transport::{Connection, Filled};
 
 use crate::audit;
 use crate::grow::grow;
 use crate::page::{self, Page};
 use crate::readline;
-use crate::record::{self, Facts};
+use crate::report::report;
 use crate::role::{Order, Role, Zygote, exit_now, os_error, take_role};
 use crate::seen::seen;
 use crate::standby::{Forked, Standby, has_news};
@@ -47,7 +48,7 @@ const WATCHDOG: Duration = Duration::from_secs(5);
 #[pyfunction]
 pub(crate) fn park(
     py: Python<'_>,
-    facts: Facts,
+    facts: Bound<'_, PyDict>,
     holds: String,
     shallow: Option<String>,
     places: Vec<(PathBuf, String)>,
@@ -58,28 +59,18 @@ pub(crate) fn park(
     };
     // In a child its descriptor is closed, or somebody else's.
     let mut zygote = std::mem::ManuallyDrop::new(zygote);
-    let seen = seen().clone();
     readline::find();
-    let (mut trace, unsettled) = record::trace(&seen, facts, random_key());
-    trace.set_env(&zygote.template.env);
-    if trace.cwd.is_some() {
-        trace.cwd = Some(zygote.template.cwd.clone());
+    match report(py, &zygote, &facts, holds, shallow, places) {
+        Ok(true) => {}
+        Ok(false) => exit_now(1),
+        Err(error) => {
+            eprintln!("forking: {error}");
+            exit_now(1);
+        }
     }
-    if trace.argv.is_some() {
-        trace.argv = Some(zygote.template.argv.clone());
-    }
-    let notice = Notice::Parked(Box::new(Parked {
-        pid: std::process::id() as i32,
-        holds,
-        trace,
-        unsettled: unsettled.map(|path| path.display().to_string()),
-        shallow,
-        places,
-        seconds: zygote.since.elapsed().as_secs_f64(),
-    }));
-    if zygote.control.send(&notice, &[]).is_err() {
-        exit_now(0);
-    }
+    // Freed in a child, all that would be written to there, and so copied.
+    facts.clear();
+    seen().forget();
     // Not to keep the user's directory from being removed or unmounted.
     let _ = nix::unistd::chdir("/");
     match serve(py, &mut zygote) {
@@ -90,14 +81,6 @@ pub(crate) fn park(
             exit_now(1)
         }
     }
-}
-
-fn random_key() -> [u8; 32] {
-    let mut key = [0u8; 32];
-    // SAFETY: fills a buffer of the given length. Without entropy the key is zero, which only
-    // weakens the hiding of values.
-    unsafe { libc::getrandom(key.as_mut_ptr().cast(), key.len(), 0) };
-    key
 }
 
 /// A worker, as its zygote sees it.
