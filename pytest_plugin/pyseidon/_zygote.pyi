@@ -27,9 +27,13 @@ def begin(control: int) -> Order:
     """Takes the control channel (a descriptor) over; gives the first order, or RuntimeError."""
 
 def park(
-    facts: dict[str, Any], holds: str, shallow: Optional[str], places: list[tuple[str, str]]
+    facts: Callable[[], dict[str, Any]],
+    holds: str,
+    shallow: Optional[str],
+    places: list[tuple[str, str]],
 ) -> Order:
-    """Reports what was built, serves orders; gives its order in a child. RuntimeError elsewhere."""
+    """Reports what was built (`facts` is called in a child), serves orders; gives its order in a
+    child. RuntimeError elsewhere."""
 
 def fail(reason: str, before: Optional[str] = None, files: list[str] = ...) -> NoReturn:
     """Tells the daemon, or a trial's parent, why nothing was built; ends the process. `before` says

@@ -168,7 +168,7 @@ def prepare(way, is_midway):
     order, config, args, before = way.order, way.config, way.args, way.before
     captured, reason = Captured.release(config, is_midway)
     on_stack = is_midway and kept_on_stack()
-    facts = observe.stop()
+    observe.stop()
     reason = reason or on_stack or observe.barrier() or loaded_otherwise(sys.modules.values())
     if reason:
         # Found by comparing. What did it is not known, unless nobody could say.
@@ -176,18 +176,25 @@ def prepare(way, is_midway):
     modules = conftest_modules(config)
     new = len(sys.modules) - before.modules
     worker.note_environment(order.env)
-    facts["modules"] += observe.files_of(modules)
     warned = Warned()
     paths, _ = conftest_paths(config)
-    facts["probes"] += probes(config, paths)
     argv = [os.fsdecode(arg) for arg in order.argv]
+    if not is_midway:
+        before.settle()
     prepared = arguments.prepare(config, argv, True, before.defaults)
     warned.forget()
     anchors = anchors_in(sys._getframe()) if is_midway else None
     named = named_places(args)
     passed = Passed(config, prepared, named, before, way.read, paths, captured, anchors)
-    if "__dict__" in way.read or sees_arguments(config, before):
-        facts["argv_read"] = True
+    argv_read = "__dict__" in way.read or sees_arguments(config, before)
+
+    def facts():
+        found = observe.facts()
+        found["modules"] += observe.files_of(modules)
+        found["probes"] += probes(config, paths)
+        found["argv_read"] |= argv_read
+        return found
+
     loaded = len(modules)
     holds = f"{loaded} conftest" + ("" if loaded == 1 else "s")
     holds += f", {new} modules that they import" if new > 0 else ""
@@ -242,6 +249,15 @@ class Before:
             for value in vars(owner).values():
                 if type(value) in (list, dict):
                     self.contents[id(value)] = value, copy.copy(value)
+
+    def settle(self):
+        """Forgets what is as it was: exchanging it would write to each option's count of
+        references, in every run."""
+        for key, (place, other) in list(self.contents.items()):
+            now = place if type(place) is list else [part for item in place.items() for part in item]
+            was = other if type(place) is list else [part for item in other.items() for part in item]
+            if len(now) == len(was) and all(a is b for a, b in zip(now, was)):
+                del self.contents[key]
 
     def exchange(self):
         """Puts the parser's options as they were then, or, called again, as they were before."""

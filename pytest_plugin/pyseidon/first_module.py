@@ -246,7 +246,7 @@ def go_on(order, parts):
     # What was there is no owner of the streams that come back.
     gc.freeze()
     observe.capture_is_gone(process)
-    facts = observe.stop()
+    observe.stop()
     reason = reason or kept_stream or observe.barrier()
     reason = reason or conftests.loaded_otherwise(sys.modules.values())
     gc.unfreeze()
@@ -268,7 +268,9 @@ def go_on(order, parts):
     holds += f" that `{os.path.basename(module.path)}` imports"
     modules = bytecode.with_others(conftests.conftest_modules(config))
     passed = Passed(config, module, stash, passed.again(order, args, captured))
-    deeper = conftests.Parts(config, args, passed, facts, holds, modules)
+    deeper = conftests.Parts(
+        config, args, passed, lambda: observe.facts(stash.modules), holds, modules
+    )
     deeper.shallow, deeper.stash = cut, stash
     return deeper
 

@@ -61,6 +61,8 @@ class State:
         self.copies = ()
         # Who is being loaded, in words.
         self.who = "start-up code"
+        # What is known when it ends, for `facts`.
+        self.found = {}
 
 
 # The two recording classes are made for each build and gone with it: a class that is still there
@@ -314,7 +316,7 @@ def environment_since(known):
 
 
 def stop():
-    """Ends recording. Returns what Python can tell of what was read, for `_zygote.park`."""
+    """Ends recording."""
     sys.setprofile(None)
     _zygote.unwatch()
     found = _zygote.findings()
@@ -335,10 +337,7 @@ def stop():
     natural.update(dict.items(environment))
     put_environment(natural)
     refresh.GENERATORS.extend(found.get("unseeded", ()))
-    return {
-        "modules": module_files(),
-        "names": sorted({name.partition(".")[0] for name in sys.modules} | STARTUP_NAMES),
-        "packages": packages(),
+    state.found = {
         "sys_path": [os.path.abspath(path) for path in sys.path],
         "files": [*state.files, *(str(path) for path in found.get("inspected", ()))],
         "texts": list(state.texts),
@@ -348,6 +347,22 @@ def stop():
         "cwd_read": bool(found.get("cwd")) or not all(map(os.path.isabs, sys.path)),
         "terminal_read": bool(found.get("terminal")),
         "probes": list(found.get("probes", ())),
+    }
+
+
+def facts(more=()):
+    """What Python can tell of what was read, for `_zygote.park`. `more` are modules that count as
+    well, by name.
+
+    Called in a child: asking every module for its file writes to every module's count of
+    references, and the pages that these lie in would be no other process's any more.
+    """
+    modules = {**sys.modules, **dict(more)}
+    return {
+        **STATE.found,
+        "modules": files_of(modules.values()),
+        "names": sorted({name.partition(".")[0] for name in modules} | STARTUP_NAMES),
+        "packages": packages(modules),
     }
 
 
@@ -372,13 +387,8 @@ def put_environment(data):
     posix.environ = data
 
 
-def module_files():
-    """`(file, byte code's place or None)` of every module that has a file."""
-    return files_of(list(sys.modules.values()))
-
-
 def files_of(modules):
-    """The same of these."""
+    """`(file, byte code's place or None)` of those of these that have a file."""
     found = []
     for module in modules:
         names = getattr(module, "__dict__", {})
@@ -391,10 +401,10 @@ def files_of(modules):
     return found
 
 
-def packages():
-    """The directories of every package."""
+def packages(modules):
+    """The directories of every package among these."""
     found = {}
-    for name, module in list(sys.modules.items()):
+    for name, module in modules.items():
         path = getattr(module, "__dict__", {}).get("__path__")
         if path is not None:
             try:
@@ -431,7 +441,7 @@ def startup_texts():
                 continue
             found += [os.path.join(directory, name) for name in names if name.endswith(".pth")]
     ours = os.path.abspath(sys.modules["__main__"].__file__)
-    for file, _ in module_files():
+    for file, _ in files_of(list(sys.modules.values())):
         if file != ours and (not file.startswith(home) or "site-packages" in file):
             found.append(file)
     return found

@@ -92,13 +92,13 @@ def main_namespace(script):
 
 def at_pytest(order):
     """Parks at Z0. Returns in children."""
-    facts = observe.stop()
+    observe.stop()
     barrier = observe.startup_barrier()
     if barrier:
         _zygote.fail(barrier)
     worker.note_environment(order.env)
     version = sys.modules["_pytest"].__version__
-    order = wait(facts, f"pytest {version}", why_not_deeper(version))
+    order = wait(observe.facts, f"pytest {version}", why_not_deeper(version))
     if order.kind == "run":
         enter(order, None)
         return
@@ -124,22 +124,23 @@ def enter(order, take_arguments):
 
 
 def wait(facts, holds, shallow, modules=None, has_generators=False, places=(), stash=None):
-    """Parks. Returns the order of a child. `modules` are those that a run would write byte code
-    of, if not only what is in `sys.modules`; `has_generators` says whether any that is suspended
-    may have something to do at the end; `places` are those before files that were executed; `stash`
-    writes the byte code of its own modules."""
+    """Parks. Returns the order of a child. `facts` gives what was read, in another process;
+    `modules` are those that a run would write byte code of, if not only what is in `sys.modules`;
+    `has_generators` says whether any that is suspended may have something to do at the end;
+    `places` are those before files that were executed; `stash` writes the byte code of its own
+    modules."""
     modules = modules or list(sys.modules.values())
     compiled = set(map(os.fspath, _zygote.compiled())) - (stash.compiled if stash else set())
     # One look decides both what a child writes and what must stay as it is: byte code may come and
     # go at any time.
-    worker.START.unwritten, facts["fresh"] = bytecode.unwritten(modules, compiled)
+    worker.START.unwritten, fresh = bytecode.unwritten(modules, compiled)
     if stash:
-        facts["fresh"] |= stash.fresh
+        fresh |= stash.fresh
     # The collector would otherwise touch, and so copy, every page of every child.
     gc.collect()
     _zygote.survey(gc, has_generators)
     gc.freeze()
-    return _zygote.park(facts, holds, shallow, list(places))
+    return _zygote.park(lambda: {**facts(), "fresh": fresh}, holds, shallow, list(places))
 
 
 def why_not_deeper(version):
@@ -255,7 +256,7 @@ def park_in_config(order, frame, all_loaded):
             _zygote.fail(barrier)
         _zygote.stage("")
         hidden, shallow = ahead.load(config)
-    facts = observe.stop()
+    observe.stop()
     barrier = observe.barrier()
     if barrier:
         _zygote.fail(barrier)
@@ -269,7 +270,8 @@ def park_in_config(order, frame, all_loaded):
     holds = f"pytest {version}, {plugins}" + (": " if names else "") + ", ".join(names)
     if hidden:
         holds += f"; and `{hidden.late.distribution}` for the end of a run"
-    order = wait(facts, holds, shallow)
+    more = hidden.modules if hidden else ()
+    order = wait(lambda: observe.facts(more), holds, shallow)
     if order.kind == "run":
         enter(order, lambda: prepared.take(args))
     elif all_loaded:

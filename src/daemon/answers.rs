@@ -75,7 +75,9 @@ impl Dispatcher {
         }
         zygote.note(&about.levels, Answer::Refuses);
         if zygote.accepts_nothing() {
+            let key = zygote.root;
             self.discard_prepared(by, &reason);
+            self.discard_if_stranded(key, &reason, now);
         }
         self.place(id, about, parcel, now);
     }

@@ -52,6 +52,9 @@ impl Dispatcher {
             return;
         };
         let (key, depth) = (zygote.root, zygote.level.depth());
+        if let Some(zygote) = self.zygotes.get_mut(&id) {
+            zygote.needed = now;
+        }
         if let Some(root) = self.root(key) {
             root.has_served = true;
             if let Some(generation) = root.generation_of(id) {
@@ -75,10 +78,15 @@ impl Dispatcher {
         if record.failure.as_mut().is_some_and(Failure::outdated) {
             record.failure = None;
         }
-        if !growing && record.failure.is_none() && record.wasted < MOST_WASTED {
-            record.grow.get_or_insert_with(|| {
-                Want::new("a new kind of run", now, GROW_PAUSE, GROW_PATIENCE)
-            });
+        if growing || record.failure.is_some() || record.wasted >= MOST_WASTED {
+            return;
+        }
+        let want = Want::new("a new kind of run", now, GROW_PAUSE, GROW_PATIENCE);
+        record.grow.get_or_insert_with(|| want.clone());
+        if let Some(root) = self.root(key).filter(|root| root.has_retired())
+            && level.depth() == 1
+        {
+            root.want_z0_again(want, now);
         }
     }
 
@@ -112,7 +120,11 @@ impl Dispatcher {
             .filter(|zygote| zygote.is_starting())
             .map(|zygote| zygote.started + START_LIMIT);
         let wanted = self.roots.iter().filter_map(|root| {
-            let build = self.build_due(root);
+            let build = self
+                .build_due(root)
+                .into_iter()
+                .chain(self.retirement_due(root))
+                .min();
             let growth = self.growth_due(root).map(|(due, _)| due);
             build.into_iter().chain(growth).min()
         });
@@ -151,7 +163,8 @@ impl Dispatcher {
     /// What is to be grown next.
     fn growth_due(&self, root: &Root) -> Option<(Instant, Level)> {
         let generation = root.current.as_ref()?;
-        let may_grow = self.zygotes.get(&generation.z0).is_some_and(Zygote::is_ready)
+        let may_grow = (generation.retired.is_some()
+            || self.zygotes.get(&generation.z0).is_some_and(Zygote::is_ready))
             // One at a time: they would only slow each other down.
             && !generation
                 .prepared
@@ -372,6 +385,7 @@ impl Dispatcher {
         let id = ZygoteId(self.last_zygote);
         let used = record.last;
         let reach = parent.reach + 1;
+        parent.needed = now;
         let parent = parent.id;
         if let Some(generation) = root.generation_of(parent) {
             generation.prepared.push(id);
@@ -383,6 +397,46 @@ impl Dispatcher {
         zygote.reach = reach;
         self.zygotes.insert(id, zygote);
         true
+    }
+
+    /// When a Z0 is to retire: what is wanted of it has been grown, and for a while nobody has
+    /// asked for more. Most of what it holds is its own by then, as who was forked from it has
+    /// written to nearly every page.
+    fn retirement_due(&self, root: &Root) -> Option<Instant> {
+        let generation = root.current.as_ref()?;
+        let z0 = self.zygotes.get(&generation.z0)?;
+        let prepared = || {
+            generation
+                .prepared
+                .iter()
+                .filter_map(|id| self.zygotes.get(id))
+        };
+        let is_spare = z0.is_ready()
+            && z0.runs.is_empty()
+            && root.next.is_none()
+            && prepared().any(|zygote| zygote.is_ready() && zygote.level.depth() == 1)
+            && !prepared().any(Zygote::is_starting)
+            && !root
+                .records
+                .iter()
+                .any(|(level, record)| level.depth() == 1 && record.grow.is_some());
+        is_spare.then_some(z0.needed + root.keep)
+    }
+
+    pub(super) fn retire_what_is_spare(&mut self, now: Instant) {
+        for at in 0..self.roots.len() {
+            let is_due = self
+                .retirement_due(&self.roots[at])
+                .is_some_and(|due| due <= now);
+            let Some(generation) = self.roots[at].current.as_mut().filter(|_| is_due) else {
+                continue;
+            };
+            if let Some(z0) = self.zygotes.get_mut(&generation.z0) {
+                generation.retired = Some(z0.trace.clone());
+                z0.end("what was grown from it stands");
+                self.watches_outdated = true;
+            }
+        }
     }
 
     pub(super) fn end_hung(&mut self, now: Instant) {

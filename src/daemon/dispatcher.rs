@@ -312,6 +312,7 @@ impl Dispatcher {
             self.recheck(&directories, now);
         }
         self.build_what_is_due(now);
+        self.retire_what_is_spare(now);
         self.end_hung(now);
         self.drop_spent();
         self.update_watches();

@@ -45,6 +45,7 @@ impl Dispatcher {
             return;
         };
         zygote.park(parked, parent_trace.as_ref());
+        zygote.needed = now;
         tracing::info!(
             "root {}: {} {} is ready in {:.2} s: {}",
             key.short(),
@@ -71,7 +72,7 @@ impl Dispatcher {
                 if let Some(root) = self.root(key) {
                     root.backoff = FIRST_BACKOFF;
                 }
-                self.take_over(key);
+                self.take_over(key, now);
                 if self.is_base(id) {
                     self.grow_from_base(key, &level, now);
                 } else {
@@ -110,21 +111,24 @@ impl Dispatcher {
         root.builds += 1;
         root.forgive();
         if root.current.is_none() {
-            self.take_over(key);
+            self.take_over(key, now);
             let levels = self.root(key).map(|root| Level::all(&root.template));
             if let Some(level) = levels.iter().flatten().next() {
                 self.want_growth(key, level, now);
             }
         } else {
             let most_used = root.most_used();
+            if let Some(record) = most_used.as_ref().and_then(|it| root.records.get_mut(it)) {
+                record.grow = None;
+            }
             if !most_used.is_some_and(|level| self.grow(key, &level, now)) {
-                self.take_over(key);
+                self.take_over(key, now);
             }
         }
     }
 
     /// The next generation serves from here on, if there is one that can.
-    fn take_over(&mut self, key: RootKey) {
+    fn take_over(&mut self, key: RootKey, now: Instant) {
         let Some(at) = self.roots.iter().position(|root| root.key == key) else {
             return;
         };
@@ -137,9 +141,31 @@ impl Dispatcher {
             return;
         }
         let next = self.roots[at].next.take();
-        if let Some(former) = std::mem::replace(&mut self.roots[at].current, next) {
-            self.dismiss(former, "replaced");
+        let Some(former) = std::mem::replace(&mut self.roots[at].current, next) else {
+            return;
+        };
+        // Before the next run of each kind finds a Z0 only, or none any more.
+        let served: Vec<Level> = former
+            .prepared
+            .iter()
+            .filter_map(|id| self.zygotes.get(id))
+            .filter(|zygote| zygote.is_ready() && zygote.served > 0 && zygote.level.depth() == 1)
+            .map(|zygote| zygote.level.clone())
+            .collect();
+        self.dismiss(former, "replaced");
+        for level in served {
+            if !self.has_prepared(at, &level) {
+                self.want_growth(key, &level, now);
+            }
         }
+    }
+
+    /// The generation that serves has a checkpoint of this level, or it is being grown.
+    fn has_prepared(&self, at: usize, level: &Level) -> bool {
+        let prepared = self.roots[at].current.iter().flat_map(|it| &it.prepared);
+        prepared
+            .filter_map(|id| self.zygotes.get(id))
+            .any(|zygote| zygote.level == *level)
     }
 
     pub(super) fn dismiss(&mut self, generation: Generation, why: &str) {
@@ -233,7 +259,7 @@ impl Dispatcher {
                     record.grow = Some(want);
                 }
                 self.unlist_prepared(key, id);
-                self.take_over(key);
+                self.take_over(key, now);
             }
         }
     }
@@ -302,7 +328,7 @@ impl Dispatcher {
                     record.failure = Some(failure);
                 }
                 self.unlist_prepared(key, id);
-                self.take_over(key);
+                self.take_over(key, now);
             }
         }
     }
@@ -336,9 +362,43 @@ impl Dispatcher {
                 }
                 level => {
                     self.unlist_prepared(key, id);
+                    if self.is_stranded(key) {
+                        let delay = self.root(key).map(Root::count_death).unwrap_or_default();
+                        return self.discard_current(key, "its P0 died", delay, now);
+                    }
                     self.want_growth(key, &level, now);
                 }
             }
+        }
+    }
+
+    /// Nothing that serves can be grown any more: the Z0 has retired, and no P0 is left.
+    fn is_stranded(&mut self, key: RootKey) -> bool {
+        let Some(root) = self.roots.iter().find(|root| root.key == key) else {
+            return false;
+        };
+        let current = root
+            .current
+            .iter()
+            .filter(|current| current.retired.is_some());
+        let mut prepared = current.flat_map(|current| &current.prepared).peekable();
+        root.has_retired()
+            && !prepared.any(|id| {
+                let zygote = self.zygotes.get(id);
+                zygote.is_some_and(|zygote| zygote.is_ready() && zygote.level.depth() == 1)
+            })
+    }
+
+    pub(super) fn discard_if_stranded(&mut self, key: RootKey, why: &str, now: Instant) {
+        if self.is_stranded(key) {
+            self.discard_current(key, why, AFTER_CHANGE, now);
+        }
+    }
+
+    fn discard_current(&mut self, key: RootKey, why: &str, delay: Duration, now: Instant) {
+        let current = self.root(key).and_then(|root| root.current.as_ref());
+        if let Some(z0) = current.map(|current| current.z0) {
+            self.discard_generation(z0, why, delay, now);
         }
     }
 
@@ -368,6 +428,15 @@ impl Dispatcher {
                     }
                     let want = Want::new(why, now, CHANGE_PAUSE, GROW_PATIENCE);
                     record.grow = Some(want.after(AFTER_CHANGE));
+                }
+                if self.is_stranded(key) {
+                    return self.discard_current(key, why, AFTER_CHANGE, now);
+                }
+                let want = Want::new(why, now, CHANGE_PAUSE, CHANGE_PATIENCE).after(AFTER_CHANGE);
+                if let Some(root) = self.root(key).filter(|root| root.has_retired())
+                    && level.depth() == 1
+                {
+                    root.want_z0_again(want, now);
                 }
             }
         }
@@ -403,7 +472,7 @@ impl Dispatcher {
             self.dismiss(generation, why);
         }
         // The one built beside it may be ready.
-        self.take_over(key);
+        self.take_over(key, now);
     }
 
     /// Looks again at everything that depends on these directories.

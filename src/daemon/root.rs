@@ -13,6 +13,7 @@ use super::level::Level;
 use super::shape::{RootKey, Shape};
 use super::supervisor::{Failure, ZygoteId};
 use crate::protocol::{Before, Run};
+use crate::trace::Trace;
 
 /// Each distinct set of early options or directory is a shape, each set of conftests a selection;
 /// people use two or three. So many are known of each depth.
@@ -62,6 +63,8 @@ impl Want {
 #[derive(Debug)]
 pub(super) struct Generation {
     pub(super) z0: ZygoteId,
+    /// What that was built from, once it has retired.
+    pub(super) retired: Option<Trace>,
     pub(super) prepared: Vec<ZygoteId>,
     pub(super) born: Instant,
     pub(super) served: u32,
@@ -71,6 +74,7 @@ impl Generation {
     pub(super) fn new(z0: ZygoteId, now: Instant) -> Self {
         Self {
             z0,
+            retired: None,
             prepared: Vec::new(),
             born: now,
             served: 0,
@@ -148,7 +152,13 @@ pub(super) struct Root {
     pub(super) born: Instant,
     /// Some run was served by what was built here.
     pub(super) has_served: bool,
+    /// How long a Z0 is kept that nothing is wanted of.
+    pub(super) keep: Duration,
 }
+
+/// Who tries other options does it within half a minute.
+pub(super) const FIRST_KEEP: Duration = Duration::from_secs(30);
+const LAST_KEEP: Duration = Duration::from_secs(3600);
 
 /// An input that changes while it is read is being written at this moment; a second later it
 /// mostly is not. What changes for ever must not keep a processor busy.
@@ -172,6 +182,23 @@ impl Root {
             builds: 0,
             born: now,
             has_served: false,
+            keep: FIRST_KEEP,
+        }
+    }
+
+    /// The Z0 that serves has retired: from what is there nothing new can be grown for other early
+    /// options.
+    pub(super) fn has_retired(&self) -> bool {
+        let retired = |generation: &Generation| generation.retired.is_some();
+        self.current.as_ref().is_some_and(retired)
+    }
+
+    /// A Z0 is wanted that has retired. Such wishes may come again and again, so the next is kept
+    /// for longer.
+    pub(super) fn want_z0_again(&mut self, want: Want, now: Instant) {
+        if self.build.is_none() && self.next.is_none() {
+            self.keep = (self.keep * 2).min(LAST_KEEP);
+            self.want_build(want, now);
         }
     }
 

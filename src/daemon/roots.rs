@@ -42,12 +42,13 @@ impl Dispatcher {
 
     fn fitting_root(&self, key: RootKey, caller: Caller<'_>) -> Option<RootKey> {
         let fits = |root: &&Root| {
-            let z0 = root
-                .current
-                .as_ref()
-                .and_then(|current| self.zygotes.get(&current.z0));
-            z0.filter(|z0| z0.is_ready())
-                .is_none_or(|z0| z0.trace.check_caller(caller).is_ok())
+            let current = root.current.as_ref();
+            let z0 = current.and_then(|current| self.zygotes.get(&current.z0));
+            let trace = z0
+                .filter(|z0| z0.is_ready())
+                .map(|z0| &z0.trace)
+                .or_else(|| current.and_then(|current| current.retired.as_ref()));
+            trace.is_none_or(|trace| trace.check_caller(caller).is_ok())
         };
         let siblings = self.roots.iter().filter(|root| root.key.is_sibling_of(key));
         siblings

@@ -29,7 +29,7 @@ use super::supervisor::ZygoteId;
 use crate::error::Error;
 use crate::process::Process;
 use crate::protocol::{self, Reply};
-use crate::trace::path_of;
+use crate::trace::{Mismatch, path_of};
 use crate::transport::Connection;
 
 /// A zygote says at once which worker has the run. One that says nothing for so long was stopped or
@@ -198,7 +198,15 @@ impl Dispatcher {
         if is_first {
             self.remember(id, &about, &parcel);
         }
-        let why = self.want_root(about.root, now);
+        let mut why = self.want_root(about.root, now);
+        if self.root(about.root).is_some_and(|root| root.has_retired()) {
+            // What would have served it has retired: it is wanted again.
+            self.remember(id, &about, &parcel);
+            if let Some(level) = about.levels.first().filter(|_| misfit.is_none()) {
+                self.want_growth(about.root, level, now);
+                why = self.why_not_deeper(about.root, level);
+            }
+        }
         self.run_plainly(id, parcel, None, &misfit.unwrap_or(why));
     }
 
@@ -237,11 +245,20 @@ impl Dispatcher {
             .filter(offered)
             .filter(|id| zygotes.get(id).is_some_and(|zygote| zygote.is_ready()));
         let caller = caller(&parcel.run, run.tty);
-        choose(z0, prepared, run.guesses > 0, |id| {
+        let mut choice = choose(z0, prepared, run.guesses > 0, |id| {
             let trace = &mut zygotes.get_mut(&id).expect("a candidate").trace;
             trace.check_caller(caller)?;
             trace.check_disk()
-        })
+        });
+        if let Some(z0) = generation
+            .retired
+            .as_ref()
+            .filter(|_| choice.zygote.is_none())
+            && let Err(Mismatch::Other(why)) = z0.check_caller(caller)
+        {
+            choice.misfit = Some(why);
+        }
+        choice
     }
 
     /// Sends the order. Gives the parcel back, and whether it was taken.

@@ -59,6 +59,8 @@ pub(super) struct Zygote {
     /// What it wrote to its standard output and error.
     output: File,
     pub(super) started: Instant,
+    /// When it parked, or something was grown from it or served by it last.
+    pub(super) needed: Instant,
     /// Whom to end if it hangs. Of a Z0 that has not spoken yet: what was started, whose child it
     /// will be. Of a grown one: nobody.
     process: Option<Process>,
@@ -158,6 +160,7 @@ impl Zygote {
             control,
             output,
             started: now,
+            needed: now,
             process: group.and_then(|pid| Process::of(pid).ok()),
             group,
             pid: None,

@@ -7,6 +7,7 @@ mod deeper;
 pub(super) mod fakes;
 mod harness;
 mod healing;
+mod retiring;
 mod standing;
 
 use std::io::Read;

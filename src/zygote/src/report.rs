@@ -16,8 +16,8 @@ use crate::record::{self, Facts};
 use crate::role::{Zygote, exit_now};
 use crate::seen::seen;
 
-/// Reports that this process has parked. `facts` is what `observe.py` saw,
-/// `places` are those of [`Parked`]. False if nobody is
+/// Reports that this process has parked. `facts` gives what `observe.py` saw, `places` are those of
+/// [`Parked`]. False if nobody is
 /// told.
 pub(crate) fn report(
     py: Python<'_>,
@@ -30,9 +30,14 @@ pub(crate) fn report(
     let pid = std::process::id() as i32;
     match fork(py)? {
         Side::Child => {
-            let sent = facts
-                .extract()
-                .is_ok_and(|facts| send(zygote, facts, pid, holds, shallow, places));
+            let sent = match facts.call0().and_then(|facts| facts.extract()) {
+                Ok(facts) => send(zygote, facts, pid, holds, shallow, places),
+                Err(error) => {
+                    // The daemon shows it with the reason that there is no checkpoint.
+                    error.print(py);
+                    false
+                }
+            };
             exit_now(if sent { 0 } else { 1 });
         }
         Side::Parent(child) => Ok(process::wait_for(child) == Some(0)),

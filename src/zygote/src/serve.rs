@@ -22,7 +22,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
 use pyseidon::process::{self, Change};
 use pyseidon::protocol::{self, Ended, ExitPath, Notice, Relay, Reply, Run};
 use pyseidon::transport::{Connection, Filled};
@@ -43,12 +42,13 @@ const WATCHDOG: Duration = Duration::from_secs(5);
 
 /// Parks: reports what was built and serves orders. Returns in children only.
 ///
-/// `facts` is what `observe.py` saw, `holds` says in words what this process holds, `shallow` why
-/// it does not hold more, `places` are those of [`Parked`]. Raises RuntimeError in a process that is no building zygote.
+/// `facts` gives what `observe.py` saw, `holds` says in words what this process holds, `shallow` why
+/// it does not hold more, `places` are those of [`Parked`]. Raises RuntimeError in a process that is
+/// no building zygote.
 #[pyfunction]
 pub(crate) fn park(
     py: Python<'_>,
-    facts: Bound<'_, PyDict>,
+    facts: Bound<'_, PyAny>,
     holds: String,
     shallow: Option<String>,
     places: Vec<(PathBuf, String)>,
@@ -68,8 +68,6 @@ pub(crate) fn park(
             exit_now(1);
         }
     }
-    // Freed in a child, all that would be written to there, and so copied.
-    facts.clear();
     seen().forget();
     // Not to keep the user's directory from being removed or unmounted.
     let _ = nix::unistd::chdir("/");
