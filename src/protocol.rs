@@ -151,6 +151,8 @@ pub enum Order {
         /// To park here instead of at the usual place.
         before: Option<Before>,
     },
+    /// Keep no standby before the next run.
+    Rest,
 }
 
 /// Where a checkpoint is to park, as what follows cannot be part of it.

@@ -14,10 +14,11 @@ use crate::process::Process;
 use crate::protocol::Ended;
 
 impl Dispatcher {
-    pub(super) fn on_waiting(&mut self, zygote: ZygoteId, pid: i32) {
-        if let Some(zygote) = self.zygotes.get_mut(&zygote) {
+    pub(super) fn on_waiting(&mut self, id: ZygoteId, pid: i32) {
+        if let Some(zygote) = self.zygotes.get_mut(&id) {
             zygote.standby = Worker::of(pid);
         }
+        self.send_to_rest_if_short(id);
     }
 
     pub(super) fn on_forked(&mut self, by: ZygoteId, id: u64, pid: i32) {

@@ -132,7 +132,7 @@ impl Dispatcher {
     }
 
     fn build_due(&self, root: &Root) -> Option<Instant> {
-        if root.next.is_some() {
+        if root.next.is_some() || self.memory.shortage.is_some() {
             return None;
         }
         match (&root.build, &root.current) {
@@ -163,6 +163,9 @@ impl Dispatcher {
     /// What is to be grown next.
     fn growth_due(&self, root: &Root) -> Option<(Instant, Level)> {
         let generation = root.current.as_ref()?;
+        if self.memory.shortage.is_some() {
+            return None;
+        }
         let may_grow = (generation.retired.is_some()
             || self.zygotes.get(&generation.z0).is_some_and(Zygote::is_ready))
             // One at a time: they would only slow each other down.
@@ -428,14 +431,22 @@ impl Dispatcher {
             let is_due = self
                 .retirement_due(&self.roots[at])
                 .is_some_and(|due| due <= now);
-            let Some(generation) = self.roots[at].current.as_mut().filter(|_| is_due) else {
-                continue;
-            };
-            if let Some(z0) = self.zygotes.get_mut(&generation.z0) {
-                generation.retired = Some(z0.trace.clone());
-                z0.end("what was grown from it stands");
-                self.watches_outdated = true;
+            if is_due {
+                let key = self.roots[at].key;
+                self.retire_z0(key, "what was grown from it stands");
             }
+        }
+    }
+
+    pub(super) fn retire_z0(&mut self, key: RootKey, why: &str) {
+        let root = self.roots.iter_mut().find(|root| root.key == key);
+        let Some(generation) = root.and_then(|root| root.current.as_mut()) else {
+            return;
+        };
+        if let Some(z0) = self.zygotes.get_mut(&generation.z0) {
+            generation.retired = Some(z0.trace.clone());
+            z0.end(why);
+            self.watches_outdated = true;
         }
     }
 

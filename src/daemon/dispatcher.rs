@@ -21,6 +21,8 @@ use super::clients::{ClientId, Clients, Delivery};
 use super::door::Door;
 use super::history::History;
 use super::learned::Learned;
+use super::pressure::Gauge;
+use super::relief::Memory;
 use super::root::{Root, Want};
 use super::runs::{Run, Stage};
 use super::settings::Settings;
@@ -82,6 +84,7 @@ pub(super) struct Parts {
     pub(super) installed: Box<dyn Fn() -> String>,
     pub(super) settings: Settings,
     pub(super) learned: Learned,
+    pub(super) gauge: Gauge,
 }
 
 pub(super) struct Dispatcher {
@@ -108,6 +111,7 @@ pub(super) struct Dispatcher {
     pub(super) changed: Option<(Want, BTreeSet<PathBuf>)>,
     /// What is to be watched is not what is watched.
     pub(super) watches_outdated: bool,
+    pub(super) memory: Memory,
     next_look: Instant,
     closing: Option<Closing>,
 }
@@ -156,6 +160,7 @@ impl Dispatcher {
             quiet_since: Some(now),
             changed: None,
             watches_outdated: false,
+            memory: Memory::new(parts.gauge, now),
             next_look: now + LOOK_PAUSE,
             closing: None,
         }
@@ -311,6 +316,7 @@ impl Dispatcher {
             let (_, directories) = self.changed.take().expect("checked above");
             self.recheck(&directories, now);
         }
+        self.look_at_memory(now);
         self.build_what_is_due(now);
         self.retire_what_is_spare(now);
         self.end_hung(now);
@@ -344,6 +350,7 @@ impl Dispatcher {
             self.clients.deadline(),
             self.runs_due(),
             self.builds_due(),
+            self.memory_due(),
             self.idle_until(),
             learned,
             changed,

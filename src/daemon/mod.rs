@@ -16,6 +16,7 @@
 //! - [`door`]: lock, socket, note
 //! - [`supervisor`]: one zygote · [`root`]: generations of them · [`spawn`]: starting a Z0
 //! - [`choose`]: which checkpoint for a run · [`shape`], [`level`]: what decides it
+//! - [`pressure`]: whether memory is short · [`relief`]: what goes then
 //! - [`watcher`]: hints that something changed · [`settings`] · [`learned`]: what persists
 //! - [`history`], [`status`], [`log`], [`commands`], [`cli`]: what people see
 //! - [`verify`], [`last`]: is it the tool? · [`outlook`]: what they ask a daemon
@@ -40,6 +41,8 @@ mod log;
 mod outcomes;
 mod outlook;
 mod parcel;
+mod pressure;
+mod relief;
 mod root;
 mod roots;
 mod runs;
@@ -75,6 +78,7 @@ use crate::transport::Connection;
 use dispatcher::{Dispatcher, Event, Identity, Parts, Source};
 use door::{Door, Note, Opening};
 use learned::Learned;
+use pressure::Gauge;
 use settings::Settings;
 use watcher::{Blind, Changes, Watch, Watcher};
 
@@ -242,6 +246,7 @@ impl Server {
             }),
             watcher,
             installed: Box::new(move || build_id(&files)),
+            gauge: Gauge::of_this_process(),
         };
         Ok(Some(Self {
             dispatcher: Dispatcher::new(parts, Instant::now()),

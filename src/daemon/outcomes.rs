@@ -395,7 +395,13 @@ impl Dispatcher {
         }
     }
 
-    fn discard_current(&mut self, key: RootKey, why: &str, delay: Duration, now: Instant) {
+    pub(super) fn discard_current(
+        &mut self,
+        key: RootKey,
+        why: &str,
+        delay: Duration,
+        now: Instant,
+    ) {
         let current = self.root(key).and_then(|root| root.current.as_ref());
         if let Some(z0) = current.map(|current| current.z0) {
             self.discard_generation(z0, why, delay, now);

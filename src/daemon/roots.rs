@@ -134,7 +134,7 @@ impl Dispatcher {
         }
     }
 
-    fn remove_root(&mut self, at: usize, why: &str) {
+    pub(super) fn remove_root(&mut self, at: usize, why: &str) {
         let root = self.roots.remove(at);
         tracing::info!("root {}: {why}", root.key.short());
         for generation in [root.current, root.next].into_iter().flatten() {

@@ -207,7 +207,8 @@ impl Dispatcher {
                 why = self.why_not_deeper(about.root, level);
             }
         }
-        self.run_plainly(id, parcel, None, &misfit.unwrap_or(why));
+        let short = self.why_short();
+        self.run_plainly(id, parcel, None, &short.or(misfit).unwrap_or(why));
     }
 
     /// Its root stands for this run, or is to be built for it.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::dispatcher::{Dispatcher, wall_clock};
 use super::history::Record;
 use super::level::Level;
+use super::relief::Gone;
 use super::root::{Generation, Root};
 use super::supervisor::{State, Zygote};
 use crate::protocol::ExitPath;
@@ -35,6 +36,12 @@ pub(super) struct Document {
     /// Settings that could not be understood, and what is expected.
     #[serde(default)]
     warnings: Vec<String>,
+    /// Memory is short, in words, and nothing is built meanwhile.
+    #[serde(default)]
+    memory_short: Option<String>,
+    /// What went because it was.
+    #[serde(default)]
+    gone: Vec<Gone>,
     /// Command lines of which it is known what they import.
     recordings: usize,
     pub(super) roots: Vec<RootStatus>,
@@ -53,6 +60,9 @@ pub(super) struct RootStatus {
     pub(super) processes: Vec<ProcessStatus>,
     /// Kinds of runs for which no checkpoint is prepared.
     pub(super) unprepared: Vec<Unprepared>,
+    /// The Z0 has ended; the other checkpoints go on without it.
+    #[serde(default)]
+    z0_retired: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -114,6 +124,8 @@ impl Dispatcher {
             socket: identity.socket.clone(),
             log: identity.log.clone(),
             warnings: self.settings.warnings().cloned().collect(),
+            memory_short: self.why_short(),
+            gone: self.memory.gone.iter().cloned().collect(),
             recordings: self.learned.recordings().len(),
             roots: self
                 .roots
@@ -161,6 +173,7 @@ impl Dispatcher {
             runs_with_this_hash_seed: root.current.as_ref().map_or(0, |g| g.served),
             processes,
             unprepared,
+            z0_retired: root.has_retired(),
         }
     }
 
@@ -255,13 +268,28 @@ impl Document {
         for warning in &self.warnings {
             let _ = writeln!(out, "  {}  {warning}", yellow.apply_to("warning"));
         }
+        let now = wall_clock();
+        if let Some(short) = &self.memory_short {
+            let _ = writeln!(
+                out,
+                "  {}   {short}; nothing is built",
+                yellow.apply_to("memory")
+            );
+        }
+        for gone in &self.gone {
+            let ago = span((now - gone.at).max(0.0));
+            let _ = writeln!(
+                out,
+                "  memory   ended {} {ago} ago: {}",
+                gone.what, gone.why
+            );
+        }
         for root in &self.roots {
             root.render(out, &dim, colour);
         }
         if !self.runs.is_empty() {
             let _ = writeln!(out, "\n  last runs");
         }
-        let now = wall_clock();
         for run in self.runs.iter().rev() {
             render_run(run, out, now, &dim);
         }
@@ -284,6 +312,10 @@ impl RootStatus {
             .unwrap_or_default();
         let _ = writeln!(out, "\n  root {}  {state}{why}", dim.apply_to(&self.id));
         show_output(out, self.output.as_deref(), dim);
+        if self.z0_retired {
+            let why = "retired: built anew when it is wanted again";
+            let _ = writeln!(out, "    Z0  {}", dim.apply_to(why));
+        }
         for process in &self.processes {
             let pid = process
                 .pid

@@ -25,7 +25,7 @@ use super::level::Level;
 use super::runs::Worker;
 use super::shape::RootKey;
 use crate::process::Process;
-use crate::protocol::{Before, Parked};
+use crate::protocol::{Before, Order, Parked};
 use crate::trace::{Signature, Trace};
 use crate::transport::Connection;
 
@@ -206,6 +206,13 @@ impl Zygote {
         self.watched = self.trace.watched();
         self.answers.insert(self.level.clone(), Answer::Accepts);
         self.state = State::Ready;
+    }
+
+    /// Has it end its standby, until it serves a run again.
+    pub(super) fn rest(&mut self) {
+        self.standby = None;
+        // If it is gone, that is heard.
+        let _ = self.control.post(&Order::Rest, &[]);
     }
 
     /// Any → Leaving.

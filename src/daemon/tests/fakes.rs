@@ -88,6 +88,8 @@ pub(super) struct Manner {
     pub(super) dies_late: bool,
     /// Runs do not end by themselves.
     pub(super) lingers: bool,
+    /// What is parked has a standby: this process.
+    pub(super) waits: Option<i32>,
 }
 
 /// What the threads share with the test.
@@ -102,6 +104,8 @@ pub(super) struct Fakes {
     pub(super) grown: Mutex<u32>,
     /// Z2s that were to be.
     pub(super) tried: Mutex<u32>,
+    /// How often one was told to keep no standby.
+    pub(super) rested: Mutex<u32>,
     pids: Mutex<i32>,
 }
 
@@ -169,6 +173,9 @@ impl Fakes {
                 .push((Arc::clone(control), parked));
         } else {
             let _ = control.send(&Notice::Parked(Box::new(parked)), &[]);
+            if let Some(pid) = manner.waits {
+                let _ = control.send(&Notice::Waiting { pid }, &[]);
+            }
         }
     }
 
@@ -224,6 +231,7 @@ impl Fakes {
                 Order::Grow { run, before, .. } => {
                     self.start(socket(), depth + 1, Some(*run), before);
                 }
+                Order::Rest => *self.rested.lock().unwrap() += 1,
                 Order::Serve { .. } if manner.dies => break,
                 Order::Serve { .. } if manner.mute => {}
                 Order::Serve { id, .. } if manner.loses_worker => {

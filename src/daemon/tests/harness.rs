@@ -13,6 +13,7 @@ use super::super::Server;
 use super::super::dispatcher::{Dispatcher, Event, Identity, Parts};
 use super::super::door::Door;
 use super::super::learned::Learned;
+use super::super::pressure::Gauge;
 use super::super::settings::Settings;
 use super::super::watcher::{Wanted, Watch};
 use super::fakes::{Fakes, run};
@@ -72,6 +73,10 @@ impl Bench {
     }
 
     pub(super) fn with_door(door: Option<Door>) -> Self {
+        Self::with(door, Gauge::blind())
+    }
+
+    pub(super) fn with(door: Option<Door>, gauge: Gauge) -> Self {
         let fakes = Arc::new(Fakes::default());
         let watched = Watched::default();
         let installed = Arc::new(Mutex::new("build".to_owned()));
@@ -92,6 +97,7 @@ impl Bench {
             installed: Box::new(move || asked.lock().unwrap().clone()),
             settings: Settings::read(Path::new("/nowhere")),
             learned: Learned::load(None, Path::new("/")),
+            gauge,
         };
         Self {
             server: Server {

@@ -8,6 +8,7 @@ pub(super) mod fakes;
 mod harness;
 mod healing;
 mod retiring;
+mod short;
 mod standing;
 
 use std::io::Read;

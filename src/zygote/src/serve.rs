@@ -69,6 +69,7 @@ pub(crate) fn park(
         }
     }
     seen().forget();
+    give_back();
     // Not to keep the user's directory from being removed or unmounted.
     let _ = nix::unistd::chdir("/");
     match serve(py, &mut zygote) {
@@ -79,6 +80,15 @@ pub(crate) fn park(
             exit_now(1)
         }
     }
+}
+
+/// What was freed on the way here would be in memory for as long as this process waits.
+fn give_back() {
+    // SAFETY: the C library's own function, which takes its locks as any other does.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0)
+    };
 }
 
 /// A worker, as its zygote sees it.
@@ -206,6 +216,11 @@ impl Loop<'_> {
                     self.end_standby();
                     self.wants_standby = false;
                     grow(py, run, level, before, fds, children())?
+                }
+                protocol::Order::Rest => {
+                    self.end_standby();
+                    self.wants_standby = false;
+                    None
                 }
             };
             if child.is_some() {
