@@ -7,6 +7,7 @@ takes itself is no part of it and told beside.
 import json
 import subprocess
 import sys
+import time
 
 from environments import SELECTIONS, Unavailable
 
@@ -34,12 +35,14 @@ def measure_memory(bench, plain, warm):
     result = {"plain_peak_kib": peak_of(plain, TURNS[0])}
     try:
         warm.start(TURNS[0])
+        until_z0_retired(warm)
         result["one"] = parked(warm)
         for arguments in TURNS[1:]:
             warm.start(arguments)
         bench.once(warm, TURNS[0])
         warm.after_run()
         warm.before_run()
+        until_z0_retired(warm)
         result["three"] = parked(warm)
     finally:
         warm.stop()
@@ -65,6 +68,15 @@ def peak_of(runner, arguments):
     if status:
         raise Unavailable(f"plain pytest ended with status {status}")
     return peak
+
+
+def until_z0_retired(warm):
+    """That is the steady state: half a minute after the last thing that was grown from it."""
+    end = time.monotonic() + 90
+    while not all(root["z0_retired"] for root in warm.status().get("roots", [])):
+        if time.monotonic() > end:
+            raise Unavailable("the Z0 does not retire")
+        time.sleep(0.5)
 
 
 def parked(warm):

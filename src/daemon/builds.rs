@@ -402,54 +402,6 @@ impl Dispatcher {
         true
     }
 
-    /// When a Z0 is to retire: what is wanted of it has been grown, and for a while nobody has
-    /// asked for more. Most of what it holds is its own by then, as who was forked from it has
-    /// written to nearly every page.
-    fn retirement_due(&self, root: &Root) -> Option<Instant> {
-        let generation = root.current.as_ref()?;
-        let z0 = self.zygotes.get(&generation.z0)?;
-        let prepared = || {
-            generation
-                .prepared
-                .iter()
-                .filter_map(|id| self.zygotes.get(id))
-        };
-        let is_spare = z0.is_ready()
-            && z0.runs.is_empty()
-            && root.next.is_none()
-            && prepared().any(|zygote| zygote.is_ready() && zygote.level.depth() == 1)
-            && !prepared().any(Zygote::is_starting)
-            && !root
-                .records
-                .iter()
-                .any(|(level, record)| level.depth() == 1 && record.grow.is_some());
-        is_spare.then_some(z0.needed + root.keep)
-    }
-
-    pub(super) fn retire_what_is_spare(&mut self, now: Instant) {
-        for at in 0..self.roots.len() {
-            let is_due = self
-                .retirement_due(&self.roots[at])
-                .is_some_and(|due| due <= now);
-            if is_due {
-                let key = self.roots[at].key;
-                self.retire_z0(key, "what was grown from it stands");
-            }
-        }
-    }
-
-    pub(super) fn retire_z0(&mut self, key: RootKey, why: &str) {
-        let root = self.roots.iter_mut().find(|root| root.key == key);
-        let Some(generation) = root.and_then(|root| root.current.as_mut()) else {
-            return;
-        };
-        if let Some(z0) = self.zygotes.get_mut(&generation.z0) {
-            generation.retired = Some(z0.trace.clone());
-            z0.end(why);
-            self.watches_outdated = true;
-        }
-    }
-
     pub(super) fn end_hung(&mut self, now: Instant) {
         let is_hung =
             |zygote: &&Zygote| zygote.is_starting() && zygote.started + START_LIMIT <= now;

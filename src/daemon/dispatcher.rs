@@ -319,6 +319,7 @@ impl Dispatcher {
         self.look_at_memory(now);
         self.build_what_is_due(now);
         self.retire_what_is_spare(now);
+        self.rest_what_is_idle(now);
         self.end_hung(now);
         self.drop_spent();
         self.update_watches();
@@ -351,6 +352,7 @@ impl Dispatcher {
             self.runs_due(),
             self.builds_due(),
             self.memory_due(),
+            self.rest_due(),
             self.idle_until(),
             learned,
             changed,

@@ -11,7 +11,7 @@
 //!
 //! - this file: becoming a daemon, and the loop
 //! - [`dispatcher`]: owns every table; its parts are [`runs`] and [`answers`], [`roots`],
-//!   [`builds`], [`outcomes`], [`stops`] and [`edits`]
+//!   [`builds`], [`outcomes`], [`stops`], [`edits`] and [`retiring`]
 //! - [`clients`]: connections without a request · [`parcel`]: a run on its way
 //! - [`door`]: lock, socket, note
 //! - [`supervisor`]: one zygote · [`root`]: generations of them · [`spawn`]: starting a Z0
@@ -43,6 +43,7 @@ mod outlook;
 mod parcel;
 mod pressure;
 mod relief;
+mod retiring;
 mod root;
 mod roots;
 mod runs;

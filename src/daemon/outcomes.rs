@@ -372,42 +372,6 @@ impl Dispatcher {
         }
     }
 
-    /// Nothing that serves can be grown any more: the Z0 has retired, and no P0 is left.
-    fn is_stranded(&mut self, key: RootKey) -> bool {
-        let Some(root) = self.roots.iter().find(|root| root.key == key) else {
-            return false;
-        };
-        let current = root
-            .current
-            .iter()
-            .filter(|current| current.retired.is_some());
-        let mut prepared = current.flat_map(|current| &current.prepared).peekable();
-        root.has_retired()
-            && !prepared.any(|id| {
-                let zygote = self.zygotes.get(id);
-                zygote.is_some_and(|zygote| zygote.is_ready() && zygote.level.depth() == 1)
-            })
-    }
-
-    pub(super) fn discard_if_stranded(&mut self, key: RootKey, why: &str, now: Instant) {
-        if self.is_stranded(key) {
-            self.discard_current(key, why, AFTER_CHANGE, now);
-        }
-    }
-
-    pub(super) fn discard_current(
-        &mut self,
-        key: RootKey,
-        why: &str,
-        delay: Duration,
-        now: Instant,
-    ) {
-        let current = self.root(key).and_then(|root| root.current.as_ref());
-        if let Some(z0) = current.map(|current| current.z0) {
-            self.discard_generation(z0, why, delay, now);
-        }
-    }
-
     /// An input on disk is not what it was.
     pub(super) fn on_stale(&mut self, id: ZygoteId, why: &str, now: Instant) {
         let Some(zygote) = self.zygotes.get(&id) else {
@@ -449,7 +413,13 @@ impl Dispatcher {
     }
 
     /// A Z0 is of no use any more, nor is what was grown from it; a new one is wanted.
-    fn discard_generation(&mut self, z0: ZygoteId, why: &str, delay: Duration, now: Instant) {
+    pub(super) fn discard_generation(
+        &mut self,
+        z0: ZygoteId,
+        why: &str,
+        delay: Duration,
+        now: Instant,
+    ) {
         let Some(root) = self
             .roots
             .iter_mut()

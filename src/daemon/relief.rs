@@ -56,7 +56,7 @@ impl Dispatcher {
     }
 
     pub(super) fn look_at_memory(&mut self, now: Instant) {
-        if self.is_closing() || !self.memory_due().is_some_and(|due| due <= now) {
+        if self.is_closing() || self.memory_due().is_none_or(|due| due > now) {
             return;
         }
         let reading = self.memory.gauge.read();

@@ -114,6 +114,31 @@ fn a_run_that_it_did_not_stand_for_gets_another_root() {
 }
 
 #[test]
+fn of_several_standbys_the_latest_stays() {
+    let mut bench = Bench::new();
+    bench.fakes.manner(|m| {
+        m.goes_deeper = true;
+        m.waits = Some(std::process::id() as i32);
+    });
+    let other = with_argv(&["elsewhere"]);
+    bench.warm_up();
+    bench.until("a Z2", |b| b.ready("Z2") == 1);
+    assert!(bench.run_through(other));
+    bench.until("two Z2s", |b| b.ready("Z2") == 2);
+    let waiting = |b: &mut Bench| {
+        let zygotes = b.server.dispatcher.zygotes.values();
+        let with = zygotes.filter(|zygote| zygote.standby.is_some());
+        with.map(|zygote| zygote.used).collect::<Vec<_>>()
+    };
+    bench.ahead += KEEP;
+    bench.turn_soon();
+    assert!(waiting(&mut bench).len() > 1);
+    bench.ahead += KEEP;
+    bench.until("one standby", |b| waiting(b) == [2]);
+    assert!(bench.run_through(run()));
+}
+
+#[test]
 fn it_stays_while_it_serves() {
     let mut bench = Bench::new();
     bench.fakes.manner(|m| {
