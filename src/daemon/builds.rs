@@ -105,6 +105,9 @@ impl Dispatcher {
         if record.wasted >= MOST_WASTED {
             return "what was prepared for these options never fitted".into();
         }
+        if let Some(short) = self.why_short() {
+            return short;
+        }
         match &record.grow {
             Some(want) => format!("{NOT_YET}: {}", want.why),
             // It was there and went, or another one has served them.

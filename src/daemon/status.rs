@@ -145,7 +145,9 @@ impl Dispatcher {
         } else if let Some(failure) = &root.failure {
             ("failed", Some(failure.reason.clone()))
         } else {
-            ("waiting", root.build.as_ref().map(|want| want.why.clone()))
+            let build = root.build.as_ref();
+            let build = build.filter(|_| self.memory.shortage.is_none());
+            ("waiting", build.map(|want| want.why.clone()))
         };
         let has = |generation: &Option<Generation>, zygote: &Zygote| {
             generation.as_ref().is_some_and(|g| g.has(zygote.id))
@@ -190,9 +192,10 @@ impl Dispatcher {
             .filter(|(level, record)| {
                 // A second one may be on its way, for another environment. (Of what there is
                 // nothing to grow it from, the level above says why.)
+                let is_of_z0 = level.depth() == 1 && root.has_retired();
                 root.current.is_some()
                     && (record.grow.is_some() || !is_prepared(level))
-                    && !self.parents(root, level).is_empty()
+                    && (is_of_z0 || !self.parents(root, level).is_empty())
             })
             .map(|(level, record)| Unprepared {
                 level: level.name().to_owned(),
