@@ -75,6 +75,8 @@ def project(sandbox: Sandbox) -> Sandbox:
     )
     sandbox.write("tests/test_a.py", "def test_a(number):\n    assert number == 42\n")
     sandbox.write("pytest.ini", "[pytest]\npythonpath = .\n")
+    # What a run writes is taken away behind it: that alone would end a Z2.
+    sandbox.env["PYTHONDONTWRITEBYTECODE"] = "1"
     return sandbox
 
 
@@ -146,6 +148,7 @@ def test_edits_are_followed_without_a_z0(project: Sandbox) -> None:
 
 def test_other_options_without_a_z0(project: Sandbox) -> None:
     project.warm_up("tests", depth="Z2")
+    project.same_warm("tests", at="Z2")
     until_z0_retired(project)
     other = ("tests", "-p", "no:cacheprovider")
     project.same_at_once(*other)

@@ -254,8 +254,12 @@ class Before:
         """Forgets what is as it was: exchanging it would write to each option's count of
         references, in every run."""
         for key, (place, other) in list(self.contents.items()):
-            now = place if type(place) is list else [part for item in place.items() for part in item]
-            was = other if type(place) is list else [part for item in other.items() for part in item]
+            now = (
+                place if type(place) is list else [part for item in place.items() for part in item]
+            )
+            was = (
+                other if type(place) is list else [part for item in other.items() for part in item]
+            )
             if len(now) == len(was) and all(a is b for a, b in zip(now, was)):
                 del self.contents[key]
 

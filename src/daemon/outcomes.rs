@@ -145,12 +145,13 @@ impl Dispatcher {
             return;
         };
         // Before the next run of each kind finds a Z0 only, or none any more.
-        let served: Vec<Level> = former
+        let served: BTreeSet<Level> = former
             .prepared
             .iter()
             .filter_map(|id| self.zygotes.get(id))
-            .filter(|zygote| zygote.is_ready() && zygote.served > 0 && zygote.level.depth() == 1)
-            .map(|zygote| zygote.level.clone())
+            .filter(|zygote| zygote.is_ready() && zygote.served > 0)
+            .filter_map(|zygote| zygote.level.shape())
+            .map(|shape| Level::P0(shape.clone()))
             .collect();
         self.dismiss(former, "replaced");
         for level in served {
