@@ -254,12 +254,7 @@ class Before:
         """Forgets what is as it was: exchanging it would write to each option's count of
         references, in every run."""
         for key, (place, other) in list(self.contents.items()):
-            now = (
-                place if type(place) is list else [part for item in place.items() for part in item]
-            )
-            was = (
-                other if type(place) is list else [part for item in other.items() for part in item]
-            )
+            now, was = members(place), members(other)
             if len(now) == len(was) and all(a is b for a, b in zip(now, was)):
                 del self.contents[key]
 
@@ -273,6 +268,11 @@ class Before:
                 place.clear()
                 place.update(other)
             self.contents[key] = place, now
+
+
+def members(place):
+    """What a list or a dictionary holds, in order."""
+    return place if type(place) is list else [*place, *place.values()]
 
 
 class Passed:
