@@ -12,6 +12,10 @@ use super::supervisor::{Zygote, ZygoteId};
 /// within a minute; without a standby the first run after that takes some milliseconds more.
 const STANDBY_KEEP: Duration = Duration::from_secs(60);
 
+/// What lies below a P0 is grown again in the background when a run of its kind comes back, which
+/// the P0 serves meanwhile.
+const CHECKPOINT_KEEP: Duration = Duration::from_secs(10 * 60);
+
 impl Dispatcher {
     /// When a Z0 is to retire: what is wanted of it has been grown, and for a while nobody has
     /// asked for more. Most of what it holds is its own by then, as who was forked from it has
@@ -74,8 +78,27 @@ impl Dispatcher {
             .collect()
     }
 
+    /// The same of checkpoints below a P0: all of a depth but the one that was used last.
+    fn idle_checkpoints(&self, root: &Root) -> Vec<(Instant, ZygoteId)> {
+        let current = root.current.iter().flat_map(|it| &it.prepared);
+        let mut found: Vec<_> = current
+            .filter_map(|id| self.zygotes.get(id))
+            .filter(|zygote| zygote.is_ready() && zygote.level.depth() > 1)
+            .collect();
+        let is_parent = |id| self.zygotes.values().any(|child| child.parent == Some(id));
+        found.sort_by_key(|zygote| (zygote.level.depth(), zygote.used));
+        let pairs = found.windows(2);
+        let others = pairs.filter(|two| two[0].level.depth() == two[1].level.depth());
+        others
+            .map(|two| two[0])
+            .filter(|zygote| zygote.runs.is_empty() && !is_parent(zygote.id))
+            .map(|zygote| (zygote.needed + CHECKPOINT_KEEP, zygote.id))
+            .collect()
+    }
+
     pub(super) fn rest_due(&self) -> Option<Instant> {
-        let idle = self.roots.iter().flat_map(|root| self.idle_standbys(root));
+        let idle = |root| [self.idle_standbys(root), self.idle_checkpoints(root)].concat();
+        let idle = self.roots.iter().flat_map(idle);
         idle.map(|(due, _)| due).min()
     }
 
@@ -84,6 +107,14 @@ impl Dispatcher {
         let due: Vec<_> = idle.filter(|(due, _)| *due <= now).collect();
         for (_, id) in due {
             self.zygotes.get_mut(&id).map(Zygote::rest);
+        }
+        let idle = self
+            .roots
+            .iter()
+            .flat_map(|root| self.idle_checkpoints(root));
+        let due: Vec<_> = idle.filter(|(due, _)| *due <= now).collect();
+        for (_, id) in due {
+            self.discard_prepared(id, "others were used more recently");
         }
     }
 

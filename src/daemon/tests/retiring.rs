@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::fakes::{NOBODY, run};
 use super::harness::Bench;
 use super::with_argv;
+use crate::daemon::level::Level;
 use crate::protocol::Run;
 
 const KEEP: Duration = Duration::from_secs(31);
@@ -135,7 +136,23 @@ fn of_several_standbys_the_latest_stays() {
     assert!(waiting(&mut bench).len() > 1);
     bench.ahead += KEEP;
     bench.until("one standby", |b| waiting(b) == [2]);
+    assert_eq!(bench.ready("Z2"), 2);
+
+    bench.ahead += 20 * KEEP;
+    bench.until("one Z2", |b| b.ready("Z2") == 1);
     assert!(bench.run_through(run()));
+    assert_eq!(bench.last_checkpoint().as_deref(), Some("P0"));
+    let level = Level::all(&run()).pop().unwrap();
+    bench.until("its Z2 again, in place of the other", |b| {
+        let zygotes = b.server.dispatcher.zygotes.values();
+        let levels: Vec<_> = zygotes
+            .filter(|zygote| zygote.is_ready() && zygote.level.depth() == 2)
+            .map(|zygote| zygote.level.clone())
+            .collect();
+        levels == [level.clone()]
+    });
+    assert!(bench.run_through(run()));
+    assert_eq!(bench.last_checkpoint().as_deref(), Some("Z2"));
 }
 
 #[test]
