@@ -238,6 +238,81 @@ pub struct Parked {
     pub places: Vec<(PathBuf, String)>,
     /// Seconds from its start to here.
     pub seconds: f64,
+    /// How many modules are in `sys.modules`.
+    pub modules: u32,
+    pub loads: Loads,
+}
+
+/// What a build loaded, module by module.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loads {
+    /// Whether anybody looked: the build of a Z0 is not watched so closely.
+    pub watched: bool,
+    /// In the order in which they began.
+    pub made: Vec<Load>,
+    /// The cheapest ones, of which only the number is known, and the microseconds that they took
+    /// without what they loaded in turn.
+    pub left_out: u32,
+    pub left_out_own: u64,
+}
+
+/// The loading of one module. Times are microseconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    pub name: String,
+    /// How many others were being loaded at that moment.
+    pub depth: u16,
+    /// Since the build's start.
+    pub start: u32,
+    /// With what it loaded in turn, and without.
+    pub took: u32,
+    pub own: u32,
+    pub end: LoadEnd,
+}
+
+/// What became of a module that was loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LoadEnd {
+    /// It is in `sys.modules`.
+    Held,
+    /// It was, and somebody has taken it away: its own code, or we, to hide it until a run asks.
+    Away,
+    /// It was not found, or its code raised.
+    Failed,
+}
+
+impl Loads {
+    /// What all of them took, without counting anything twice.
+    pub fn own_micros(&self) -> u64 {
+        let made = self.made.iter().map(|load| u64::from(load.own));
+        made.sum::<u64>() + self.left_out_own
+    }
+
+    /// Leaves out all but the `most` that took longest. As nothing takes longer than what has
+    /// loaded it, what is left is a tree as before.
+    pub fn keep(&mut self, most: usize) {
+        if self.made.len() <= most {
+            return;
+        }
+        let mut longest: Vec<usize> = (0..self.made.len()).collect();
+        // Of equals the outer one, which began first, stays.
+        longest.sort_by_key(|at| (std::cmp::Reverse(self.made[*at].took), *at));
+        let mut is_kept = vec![false; self.made.len()];
+        for at in &longest[..most] {
+            is_kept[*at] = true;
+        }
+        let mut at = 0;
+        self.made.retain(|load| {
+            let kept = is_kept[at];
+            at += 1;
+            if !kept {
+                self.left_out += 1;
+                self.left_out_own += u64::from(load.own);
+            }
+            kept
+        });
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -294,4 +369,47 @@ pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
 /// Decodes a message's body.
 pub fn decode<'a, T: Deserialize<'a>>(body: &'a [u8]) -> crate::error::Result<T> {
     postcard::from_bytes(body).map_err(|_| crate::error::Error::Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(name: &str, depth: u16, took: u32, own: u32) -> Load {
+        Load {
+            name: name.into(),
+            depth,
+            start: 0,
+            took,
+            own,
+            end: LoadEnd::Held,
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_loads_is_a_tree_and_the_rest_is_counted() {
+        let mut loads = Loads {
+            watched: true,
+            made: vec![
+                load("a", 0, 50, 10),
+                load("a.b", 1, 40, 40),
+                load("c", 0, 20, 5),
+                load("d", 1, 15, 0),
+                load("e", 2, 15, 15),
+            ],
+            ..Loads::default()
+        };
+        let all = loads.own_micros();
+        for most in [5, 4, 2, 0] {
+            loads.keep(most);
+            assert_eq!(loads.made.len(), most);
+            assert_eq!(loads.left_out as usize, 5 - most);
+            assert_eq!(loads.own_micros(), all);
+            let mut depth = -1;
+            for it in &loads.made {
+                assert!(i32::from(it.depth) <= depth + 1, "{most}: {:?}", loads.made);
+                depth = i32::from(it.depth);
+            }
+        }
+    }
 }

@@ -99,6 +99,13 @@ def observe(
     known: list[tuple[str, str]],
     numpy: Callable[[], str | None],
 ) -> None: ...
+def record_loads(functions: list[tuple[Any, Literal["name", "module"]]]) -> None:
+    """Begins to note when each call of a function with one of these codes, which loads a module
+    and is given its `name` or the `module`, begins and returns."""
+
+def cost_of_watching(seconds: float) -> None:
+    """Has so much taken off what loads took, for each call of `profile` meanwhile."""
+
 def profile(frame: Any, event: str, arg: Any) -> None: ...
 def findings() -> dict[str, Any]: ...
 def numpy_made() -> Any: ...

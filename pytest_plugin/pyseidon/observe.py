@@ -18,6 +18,9 @@ from pyseidon import _zygote, barriers, forget, refresh
 
 STATE = None
 
+# Taken before anybody can have put another one in its place.
+clock = time.perf_counter
+
 # Of module `time`: those that tell something else each time, at least without an argument.
 CLOCKS = (
     *(f"{name}{unit}" for unit in ("", "_ns") for name in ("time", "monotonic", "perf_counter")),
@@ -207,6 +210,7 @@ def start_plugins(who="a plugin", more=()):
     for kind, others in dict(more).items():
         functions[kind] = [*functions[kind], *others]
     _zygote.observe(functions, LATE, find_spec, stdlib, core, known, numpy_state)
+    _zygote.record_loads(loading_functions())
     sys.setprofile(_zygote.profile)
 
 
@@ -214,6 +218,21 @@ def capture_is_gone(before):
     """For who had captured output while `start_plugins` was called; `before` is `barriers.world()`
     from before that."""
     STATE.world.update({name: before[name] for name in ("standard streams", "descriptors")})
+
+
+def loading_functions():
+    """`(code, what it is given)` of the functions by which modules are loaded: by their names, and,
+    where somebody has found one by himself, from the module that is to be executed."""
+    bootstrap = sys.modules["_frozen_importlib"]
+    external = sys.modules["_frozen_importlib_external"]
+    found = [
+        (bootstrap._find_and_load_unlocked.__code__, "name"),
+        (external._LoaderBasics.exec_module.__code__, "module"),
+    ]
+    rewriting = sys.modules.get("_pytest.assertion.rewrite")
+    if rewriting is not None:
+        found.append((rewriting.AssertionRewritingHook.exec_module.__code__, "module"))
+    return found
 
 
 def impure_functions():
@@ -317,8 +336,10 @@ def environment_since(known):
 
 def stop():
     """Ends recording."""
+    watched = pace() if STATE.world else 0
     sys.setprofile(None)
     _zygote.unwatch()
+    _zygote.cost_of_watching(max(watched - pace(), 0) if watched else 0)
     found = _zygote.findings()
     state = STATE
     drawn = found.get("numpy") or state.numpy
@@ -360,10 +381,26 @@ def facts(more=()):
     modules = {**sys.modules, **dict(more)}
     return {
         **STATE.found,
+        "hidden": {name for name in modules if name not in sys.modules},
         "modules": files_of(modules.values()),
         "names": sorted({name.partition(".")[0] for name in modules} | STARTUP_NAMES),
         "packages": packages(modules),
     }
+
+
+def pace():
+    """Seconds for what is one event under a profile function, on average of the four kinds."""
+
+    def called():
+        len(())
+
+    fastest = 1
+    for _ in range(5):
+        begin = clock()
+        for _ in range(100):
+            called()
+        fastest = min(fastest, clock() - begin)
+    return fastest / 400
 
 
 def distributions(config):

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex};
 
 use super::super::spawn::Spawn;
 use crate::error::Result;
-use crate::protocol::{Ahead, Before, Culprit, Ended, ExitPath, Notice, Order, Parked, Reply, Run};
+use crate::protocol::{
+    Ahead, Before, Culprit, Ended, ExitPath, Loads, Notice, Order, Parked, Reply, Run,
+};
 use crate::trace::{FileInput, Role, Trace};
 use crate::transport::Connection;
 
@@ -39,6 +41,8 @@ pub(in crate::daemon) fn parked(pid: i32) -> Parked {
         shallow: None,
         places: Vec::new(),
         seconds: 0.1,
+        modules: 100,
+        loads: Loads::default(),
     }
 }
 

@@ -14,6 +14,7 @@
 //! - [`ahead`]: an import that was made before the fork, hidden until a run makes it
 //! - [`finding`]: stand-ins for the two functions of the import system that all imports go through
 //! - [`trial`]: a call in a forked child, to see what comes of it
+//! - [`timings`]: when each module's load began and ended
 //! - [`profile`]: reads that raise no audit event, seen as calls of C functions
 //! - [`audit`]: the audit hook: what a build reads, what it must not do, what a run imports
 //! - [`readline`]: the size of the terminal, as the readline library tells it
@@ -51,6 +52,7 @@ mod seen;
 mod serve;
 mod standby;
 mod steps;
+mod timings;
 mod touched;
 mod trial;
 
@@ -82,6 +84,8 @@ fn _zygote(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(seen::set_written, module)?)?;
     module.add_function(wrap_pyfunction!(seen::stage, module)?)?;
     module.add_function(wrap_pyfunction!(seen::compiled, module)?)?;
+    module.add_function(wrap_pyfunction!(timings::record_loads, module)?)?;
+    module.add_function(wrap_pyfunction!(timings::cost_of_watching, module)?)?;
     module.add_function(wrap_pyfunction!(profile::profile, module)?)?;
     module.add_function(wrap_pyfunction!(profile::observe, module)?)?;
     module.add_function(wrap_pyfunction!(profile::findings, module)?)?;

@@ -16,6 +16,12 @@ use pyo3::types::{PyDict, PyList};
 use crate::fail::fail_now;
 use crate::loads;
 use crate::seen::{absolute, looked_for, note_relative, seen};
+use crate::timings;
+
+unsafe extern "C" {
+    // In every CPython since 3.9, and in the limited interface since 3.10.
+    fn PyFrame_GetCode(frame: *mut ffi::PyObject) -> *mut ffi::PyObject;
+}
 
 /// What a C function's result depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,6 +222,7 @@ pub(crate) fn profile(
     event: &str,
     arg: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
+    timings::on_event();
     if NUMPY_COMES.load(Ordering::Relaxed) {
         note_numpy(frame.py())?;
     }
@@ -227,6 +234,7 @@ pub(crate) fn profile(
         return loads::on_event(frame, None);
     }
     if event == "return" {
+        timings::on_return(frame, arg);
         return loads::on_event(frame, Some(arg));
     }
     if event != "c_call" {
@@ -360,14 +368,15 @@ fn note_late(py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
-/// Notes what is looked for as if it was to be imported.
+/// Notes what is looked for as if it was to be imported, and what is loaded.
 fn on_call(frame: &Bound<'_, PyAny>) -> PyResult<()> {
+    // SAFETY: what Python calls a profile function with is a frame; a new reference to its code
+    // is given.
+    let code = unsafe { Bound::from_owned_ptr(frame.py(), PyFrame_GetCode(frame.as_ptr())) };
+    timings::on_call(frame, code.as_ptr() as usize);
     let is_search = STATE.try_lock().is_ok_and(|guard| {
-        guard.as_ref().is_some_and(|state| {
-            frame
-                .getattr("f_code")
-                .is_ok_and(|code| code.as_ptr() == state.find_spec.as_ptr())
-        })
+        let search = guard.as_ref().map(|state| state.find_spec.as_ptr());
+        search == Some(code.as_ptr())
     });
     if is_search {
         let name = frame.getattr("f_locals")?.get_item("name")?;

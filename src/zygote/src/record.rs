@@ -32,6 +32,8 @@ pub(crate) struct Facts {
     probes: Vec<PathBuf>,
     /// Byte code that no child writes: it is fresh.
     fresh: BTreeSet<PathBuf>,
+    /// Modules that are held but not in `sys.modules`, until a run imports them.
+    pub(crate) hidden: BTreeSet<String>,
 }
 
 /// How long before the build's start the kernel may have stamped a change that was made after it:

@@ -15,23 +15,28 @@ use crate::fork::{Side, fork};
 use crate::record::{self, Facts};
 use crate::role::{Zygote, exit_now};
 use crate::seen::seen;
+use crate::timings;
 
-/// Reports that this process has parked. `facts` gives what `observe.py` saw, `places` are those of
-/// [`Parked`]. False if nobody is
+/// What is said of a zygote that parks, as in [`Parked`].
+pub(crate) struct Told {
+    pub(crate) holds: String,
+    pub(crate) shallow: Option<String>,
+    pub(crate) places: Vec<(PathBuf, String)>,
+}
+
+/// Reports that this process has parked. `facts` gives what `observe.py` saw. False if nobody is
 /// told.
 pub(crate) fn report(
     py: Python<'_>,
     zygote: &Zygote,
     facts: &Bound<'_, PyAny>,
-    holds: String,
-    shallow: Option<String>,
-    places: Vec<(PathBuf, String)>,
+    told: Told,
 ) -> io::Result<bool> {
     let pid = std::process::id() as i32;
     match fork(py)? {
         Side::Child => {
             let sent = match facts.call0().and_then(|facts| facts.extract()) {
-                Ok(facts) => send(zygote, facts, pid, holds, shallow, places),
+                Ok(facts) => send(py, zygote, facts, pid, told),
                 Err(error) => {
                     // The daemon shows it with the reason that there is no checkpoint.
                     error.print(py);
@@ -45,14 +50,8 @@ pub(crate) fn report(
 }
 
 /// In the child. `pid` is the zygote.
-fn send(
-    zygote: &Zygote,
-    facts: Facts,
-    pid: i32,
-    holds: String,
-    shallow: Option<String>,
-    places: Vec<(PathBuf, String)>,
-) -> bool {
+fn send(py: Python<'_>, zygote: &Zygote, facts: Facts, pid: i32, told: Told) -> bool {
+    let hidden = facts.hidden.clone();
     let (mut trace, unsettled) = record::trace(&seen(), facts, random_key());
     trace.set_env(&zygote.template.env);
     if trace.cwd.is_some() {
@@ -63,12 +62,14 @@ fn send(
     }
     let notice = Notice::Parked(Box::new(Parked {
         pid,
-        holds,
+        holds: told.holds,
         trace,
         unsettled: unsettled.map(|path| path.display().to_string()),
-        shallow,
-        places,
+        shallow: told.shallow,
+        places: told.places,
         seconds: zygote.since.elapsed().as_secs_f64(),
+        modules: timings::count(py) + u32::try_from(hidden.len()).unwrap_or_default(),
+        loads: timings::take(py, zygote.since, &hidden),
     }));
     zygote.control.send(&notice, &[]).is_ok()
 }

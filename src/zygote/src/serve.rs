@@ -30,10 +30,11 @@ use crate::audit;
 use crate::grow::grow;
 use crate::page::{self, Page};
 use crate::readline;
-use crate::report::report;
+use crate::report::{Told, report};
 use crate::role::{Order, Role, Zygote, exit_now, os_error, take_role};
 use crate::seen::seen;
 use crate::standby::{Forked, Standby, has_news};
+use crate::timings;
 use crate::touched::Touched;
 
 /// Between a worker's order and its being the caller's process only our own code runs: a few
@@ -60,7 +61,12 @@ pub(crate) fn park(
     // In a child its descriptor is closed, or somebody else's.
     let mut zygote = std::mem::ManuallyDrop::new(zygote);
     readline::find();
-    match report(py, &zygote, &facts, holds, shallow, places) {
+    let told = Told {
+        holds,
+        shallow,
+        places,
+    };
+    match report(py, &zygote, &facts, told) {
         Ok(true) => {}
         Ok(false) => exit_now(1),
         Err(error) => {
@@ -69,6 +75,7 @@ pub(crate) fn park(
         }
     }
     seen().forget();
+    timings::forget();
     give_back();
     // Not to keep the user's directory from being removed or unmounted.
     let _ = nix::unistd::chdir("/");
