@@ -94,6 +94,8 @@ pub enum Request {
     Run(Box<Run>),
     /// Answered by `Reply::Status`.
     Status,
+    /// Answered by `Reply::Explained`.
+    Explain(Box<Question>),
     /// Take nothing new, let go of what waits, exit. Answered by `Reply::Done` as the last thing:
     /// what has not to see a run to its end is gone then.
     Stop,
@@ -130,7 +132,28 @@ pub enum Reply {
     },
     /// A JSON document (see [`crate::daemon::status`]).
     Status(String),
+    /// A JSON document as well.
+    Explained(String),
     Done,
+}
+
+/// What is to be explained.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// The most expensive loads that are wanted of each checkpoint.
+    pub loads: u32,
+    /// Not everything, but what runs with these arguments are served from.
+    pub of: Option<Asked>,
+}
+
+/// A run as far as it decides which checkpoint serves it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    pub argv: Vec<Vec<u8>>,
+    pub env: Vec<Vec<u8>>,
+    pub cwd: Vec<u8>,
+    /// Whether descriptors 0, 1, 2 are terminals.
+    pub tty: [bool; 3],
 }
 
 /// Daemon to zygote; `Serve` from there to the standby.

@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::choose::Answer;
 use super::clients::{hang_up, has_hung_up};
 use super::dispatcher::Dispatcher;
+use super::history::Kind;
 use super::level::Level;
 use super::parcel::Parcel;
 use super::runs::{About, Run, Stage, Worker};
@@ -64,6 +65,7 @@ impl Dispatcher {
         tracing::info!("run {id} was refused: {reason}");
         about.tried.push(by);
         self.note_why(id, &reason);
+        self.note_incident(by, Kind::Refused, &reason);
         let Some(zygote) = self.zygotes.get_mut(&by) else {
             return self.place(id, about, parcel, now);
         };

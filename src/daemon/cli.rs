@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use super::commands::{self, Lines, Whose};
+use super::explain::{self, Picture, explain};
 use super::last::last;
 use super::verify::{self, verify};
 use super::{Options, run};
@@ -16,7 +17,7 @@ Exit status:
   0    done (`stop`: also when nothing was running)
   1    it could not be done: the reason is on stderr; `verify`, `last --plain`: there is a difference
   2    wrong usage; `verify`, `last --plain`: it could not be judged
-  3    `status`: no daemon is running; `log`: there is no log; `last`: no run is known";
+  3    `status`, `explain`: no daemon is running; `log`: there is no log; `last`: no run is known";
 
 const ABOUT_VERIFY: &str = "\
 Run tests by plain pytest and by pyseidon-test, and compare all that they show.
@@ -32,6 +33,14 @@ addresses, process numbers and temporary directories are masked. Every run has n
 `-p pyseidon.witness` before its arguments, and PYTHONHASHSEED=0 unless you have set it.
 
 All that follows the options above goes to pytest; after `--`, everything.";
+
+const ABOUT_EXPLAIN: &str = "\
+Show the checkpoints as a tree: what each holds, what its imports took, what it spares runs; what is \
+not preloaded and why; what ended checkpoints; and what the last runs were spared.
+
+With arguments for pytest it is only about runs like that from this directory, and says what would \
+serve one now. All that follows the options above is taken for such arguments; after `--`, \
+everything.";
 
 /// Looks after the processes that keep pytest warm.
 ///
@@ -56,6 +65,24 @@ enum Command {
         /// For tools: a list with one document for each daemon.
         #[arg(long)]
         json: bool,
+    },
+    /// Show what each checkpoint holds and saves, why there is nothing more, and what ended others.
+    #[command(long_about = ABOUT_EXPLAIN)]
+    Explain {
+        /// Draw the imports of the checkpoints into this file: a picture (`.svg`), or a page with
+        /// zoom and search (`.html`). It needs nothing else to be shown.
+        #[arg(long, value_name = "FILE")]
+        waterfall: Option<Picture>,
+        /// For tools: a list with one document for each daemon, each import in it.
+        #[arg(long)]
+        json: bool,
+        /// The selection, as for pytest.
+        #[arg(
+            value_name = "PYTEST ARGS",
+            trailing_var_arg = true,
+            allow_hyphen_values = true
+        )]
+        arguments: Vec<OsString>,
     },
     /// Stop the project's daemons; runs that have begun go on to their end.
     Stop {
@@ -127,6 +154,15 @@ pub fn main() -> i32 {
     let result = match Cli::parse().command {
         Command::Start => commands::start(),
         Command::Status { all, json } => commands::status(whose(all), json),
+        Command::Explain {
+            waterfall,
+            json,
+            arguments,
+        } => explain(&explain::Options {
+            waterfall,
+            json,
+            arguments,
+        }),
         Command::Stop { all } => commands::stop(whose(all)),
         Command::Restart => commands::restart(),
         Command::Log { lines, follow } => commands::log(lines, follow),

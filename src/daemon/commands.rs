@@ -13,7 +13,7 @@ use super::status::Document;
 use crate::error::{Context, Error, Result};
 use crate::process::terminate;
 use crate::project::{self, Attributes, Caller, Environment, find_script, key, runtime_dir};
-use crate::protocol::{Hello, Readiness, Reply, Request, VERSION};
+use crate::protocol::{Hello, Question, Readiness, Reply, Request, VERSION};
 use crate::reach::{Daemon, connect, greeting, receive_within};
 use crate::transport::Connection;
 
@@ -212,9 +212,7 @@ pub fn status(whose: Whose, json: bool) -> Result<i32> {
 pub(super) fn documents() -> Result<Vec<Document>> {
     let Search { found, trouble } = find(Whose::Project)?;
     if trouble {
-        return Err(Error::Other(
-            "a daemon of this project cannot be asked".into(),
-        ));
+        return Err(unasked());
     }
     let mut documents = Vec::new();
     for mut daemon in found {
@@ -226,7 +224,24 @@ pub(super) fn documents() -> Result<Vec<Document>> {
     Ok(documents)
 }
 
-fn other_build() -> Error {
+/// What the daemons of the same project answer, as documents.
+pub(super) fn explanations(question: &Question) -> Result<Vec<String>> {
+    let Search { found, trouble } = find(Whose::Project)?;
+    if trouble {
+        return Err(unasked());
+    }
+    let mut documents = Vec::new();
+    for mut daemon in found {
+        documents.extend(explanation(&mut daemon, question)?);
+    }
+    Ok(documents)
+}
+
+fn unasked() -> Error {
+    Error::Other("a daemon of this project cannot be asked".into())
+}
+
+pub(super) fn other_build() -> Error {
     Error::Other(
         "a daemon of another build of pyseidon answered\n\nhint: `pyseidon-daemon restart`".into(),
     )
@@ -234,15 +249,31 @@ fn other_build() -> Error {
 
 /// What a daemon says of itself; `None` if it left at this moment.
 fn document(daemon: &mut Found) -> Result<Option<String>> {
+    match answer(daemon, &Request::Status)? {
+        Some(Reply::Status(text)) => Ok(Some(text)),
+        Some(_) => Err(Error::Malformed),
+        None => Ok(None),
+    }
+}
+
+fn explanation(daemon: &mut Found, question: &Question) -> Result<Option<String>> {
+    match answer(daemon, &Request::Explain(Box::new(question.clone())))? {
+        Some(Reply::Explained(text)) => Ok(Some(text)),
+        Some(_) => Err(Error::Malformed),
+        None => Ok(None),
+    }
+}
+
+/// What a daemon of this version answers; `None` if it left at this moment.
+fn answer(daemon: &mut Found, request: &Request) -> Result<Option<Reply>> {
     if daemon.greeting.is_ok() && !daemon.is_ours() {
         return Err(Error::Other(format!(
             "{} is of another version of pyseidon\n\nhint: `pyseidon-daemon restart`",
             daemon.name()
         )));
     }
-    match daemon.ask(&Request::Status) {
-        Ok(Reply::Status(text)) => Ok(Some(text)),
-        Ok(_) => Err(Error::Malformed),
+    match daemon.ask(request) {
+        Ok(reply) => Ok(Some(reply)),
         Err(Error::Closed) => Ok(None),
         Err(error) => Err(silent(daemon, &error)),
     }
@@ -254,6 +285,10 @@ fn silent(daemon: &Found, error: &Error) -> Error {
         daemon.name(),
         daemon.pid
     ))
+}
+
+pub(super) fn nothing_runs_here() -> Result<String> {
+    nothing_runs(Whose::Project)
 }
 
 fn nothing_runs(whose: Whose) -> Result<String> {

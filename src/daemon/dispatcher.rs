@@ -199,6 +199,11 @@ impl Dispatcher {
                 let document = self.document(now);
                 let _ = delivery.connection.send(&Reply::Status(document), &[]);
             }
+            Request::Explain(question) => {
+                self.settings.refresh();
+                let document = self.explanation(&question, now);
+                let _ = delivery.connection.send(&Reply::Explained(document), &[]);
+            }
             Request::Stop => {
                 tracing::info!("asked to go by process {}", delivery.pid);
                 self.close(Some(delivery.connection), now);

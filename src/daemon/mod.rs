@@ -19,6 +19,7 @@
 //! - [`pressure`]: whether memory is short · [`relief`]: what goes then
 //! - [`watcher`]: hints that something changed · [`settings`] · [`learned`]: what persists
 //! - [`history`], [`status`], [`log`], [`commands`], [`cli`]: what people see
+//! - [`explain`]: why the checkpoints are as they are, and what they save
 //! - [`verify`], [`last`]: is it the tool? · [`outlook`]: what they ask a daemon
 //! - `elsewhere`: stands in for this file on other systems than Linux
 //!
@@ -33,6 +34,7 @@ pub mod commands;
 mod dispatcher;
 mod door;
 mod edits;
+mod explain;
 mod history;
 mod last;
 mod learned;

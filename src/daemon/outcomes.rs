@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::builds::{AFTER_CHANGE, CHANGE_PATIENCE, CHANGE_PAUSE, GROW_PATIENCE, RETRY};
 use super::dispatcher::Dispatcher;
+use super::history::Kind;
 use super::level::Level;
 use super::root::{FIRST_BACKOFF, Generation, LAST_BACKOFF, Root, Want};
 use super::shape::{RootKey, caller};
@@ -34,9 +35,9 @@ impl Dispatcher {
             return self.on_unsettled(id, &why, now);
         }
         let parent = zygote.parent;
-        let parent_trace = parent
-            .and_then(|parent| self.zygotes.get(&parent))
-            .map(|parent| parent.trace.clone());
+        let stands_on = parent.and_then(|parent| self.zygotes.get(&parent));
+        let parent_trace = stands_on.map(|parent| parent.trace.clone());
+        let stands_on = stands_on.map(|parent| (parent.modules, parent.spares()));
         if parent.is_some() && parent_trace.is_none() {
             // What it inherited is not known any more.
             return self.on_unsettled(id, "what it was forked from is gone", now);
@@ -46,6 +47,7 @@ impl Dispatcher {
         };
         zygote.park(parked, parent_trace.as_ref());
         zygote.needed = now;
+        zygote.stand_on(stands_on);
         tracing::info!(
             "root {}: {} {} is ready in {:.2} s: {}",
             key.short(),
@@ -153,6 +155,7 @@ impl Dispatcher {
             .filter_map(|zygote| zygote.level.shape())
             .map(|shape| Level::P0(shape.clone()))
             .collect();
+        self.note_incident(former.z0, Kind::Replaced, "a newer one took its place");
         self.dismiss(former, "replaced");
         for level in served {
             if !self.has_prepared(at, &level) {
@@ -200,7 +203,9 @@ impl Dispatcher {
         used.sort_unstable();
         let most = if depth == 3 { FIRST_MODULES } else { PREPARED };
         if used.len() > most {
-            self.discard_prepared(used[0].1, "others were used more recently");
+            let why = "others were used more recently";
+            self.note_incident(used[0].1, Kind::Replaced, why);
+            self.discard_prepared(used[0].1, why);
         }
     }
 
@@ -235,6 +240,7 @@ impl Dispatcher {
         };
         zygote.leave("an input changed while it was read");
         let (key, level) = (zygote.root, zygote.level.clone());
+        self.note_incident(id, Kind::Unsettled, why);
         tracing::info!("root {}: {why}", key.short());
         let gives_up = self
             .root(key)
@@ -314,6 +320,7 @@ impl Dispatcher {
             tracing::info!("{said}");
         } else {
             tracing::warn!("{said}");
+            self.note_incident_of(key, &level, Kind::Failed, &reason, Vec::new());
         }
         let Some(root) = self.root(key) else { return };
         match level {
@@ -356,6 +363,8 @@ impl Dispatcher {
                 zygote.pid.unwrap_or_default(),
                 below(&zygote.output_tail())
             );
+            let along = self.along_with(id);
+            self.note_incident_of(key, &level, Kind::Lost, &error.to_string(), along);
             match level {
                 Level::Z0 => {
                     let delay = self.root(key).map(Root::count_death).unwrap_or_default();
@@ -384,6 +393,7 @@ impl Dispatcher {
             zygote.name()
         );
         let (key, level) = (zygote.root, zygote.level.clone());
+        self.note_incident(id, Kind::Stale, why);
         match level {
             Level::Z0 => self.discard_generation(id, why, AFTER_CHANGE, now),
             level => {

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use super::edits::Edits;
+use super::history::Incidents;
 use super::level::Level;
 use super::shape::{RootKey, Shape};
 use super::supervisor::{Failure, ZygoteId};
@@ -154,6 +155,7 @@ pub(super) struct Root {
     pub(super) has_served: bool,
     /// How long a Z0 is kept that nothing is wanted of.
     pub(super) keep: Duration,
+    pub(super) incidents: Incidents,
 }
 
 /// Who tries other options does it within half a minute.
@@ -183,6 +185,7 @@ impl Root {
             born: now,
             has_served: false,
             keep: FIRST_KEEP,
+            incidents: Incidents::default(),
         }
     }
 

@@ -25,7 +25,7 @@ use super::history::Record;
 use super::level::Level;
 use super::parcel::Parcel;
 use super::shape::{RootKey, Shape, caller, shown_argv};
-use super::supervisor::ZygoteId;
+use super::supervisor::{Zygote, ZygoteId};
 use crate::error::Error;
 use crate::process::Process;
 use crate::protocol::{self, Reply};
@@ -121,6 +121,7 @@ impl Dispatcher {
             exit: None,
             ahead: None,
             parts: None,
+            spared: None,
         });
         let parcel = Parcel {
             client,
@@ -155,7 +156,7 @@ impl Dispatcher {
     pub(super) fn place(&mut self, id: u64, mut about: About, mut parcel: Parcel, now: Instant) {
         let mut misfit = None;
         loop {
-            let choice = self.choose_for(&about, &parcel);
+            let choice = self.choose_for(&about, &parcel.run);
             for (zygote, why) in choice.stale {
                 self.on_stale(zygote, &why, now);
             }
@@ -218,7 +219,7 @@ impl Dispatcher {
         }
     }
 
-    fn choose_for(&mut self, run: &About, parcel: &Parcel) -> super::choose::Choice {
+    fn choose_for(&mut self, run: &About, asked: &protocol::Run) -> super::choose::Choice {
         let Some(generation) = self
             .roots
             .iter()
@@ -245,7 +246,7 @@ impl Dispatcher {
         let z0 = Some(generation.z0)
             .filter(offered)
             .filter(|id| zygotes.get(id).is_some_and(|zygote| zygote.is_ready()));
-        let caller = caller(&parcel.run, run.tty);
+        let caller = caller(asked, run.tty);
         let mut choice = choose(z0, prepared, run.guesses > 0, |id| {
             let trace = &mut zygotes.get_mut(&id).expect("a candidate").trace;
             trace.check_caller(caller)?;
@@ -279,18 +280,57 @@ impl Dispatcher {
         let Some(zygote) = self.zygotes.get(&zygote) else {
             return;
         };
+        let why = self.why_no_deeper(zygote, levels, passed);
+        let name = zygote.name().to_owned();
+        let spared = zygote.spares();
+        if let Some(record) = self.history.get(id) {
+            record.checkpoint = Some(name);
+            record.spared = Some(spared);
+            // What was refused says more.
+            record.why = record.why.take().or(why);
+        }
+    }
+
+    /// Why a run that this zygote serves is not served by a deeper one.
+    fn why_no_deeper(&self, zygote: &Zygote, levels: &[Level], passed: String) -> Option<String> {
         let depth = zygote.level.depth();
         let deeper = levels.iter().find(|level| level.depth() == depth + 1);
-        let why = match (deeper, passed.is_empty()) {
+        match (deeper, passed.is_empty()) {
             (None, _) => zygote.before.as_ref().and(zygote.shallow.clone()),
             (Some(_), false) => Some(passed),
             (Some(deeper), true) => Some(self.why_not_deeper(zygote.root, deeper)),
+        }
+    }
+
+    /// What would serve a run of this root now, and why nothing deeper; or why it would be plain.
+    /// Changes nothing.
+    pub(super) fn would_serve(
+        &mut self,
+        key: RootKey,
+        run: &protocol::Run,
+        tty: [bool; 3],
+        now: Instant,
+    ) -> std::result::Result<(ZygoteId, Option<String>), String> {
+        let about = About {
+            root: key,
+            levels: Level::all(run),
+            tty,
+            received: now,
+            guesses: GUESSES,
+            tried: Vec::new(),
         };
-        let name = zygote.name().to_owned();
-        if let Some(record) = self.history.get(id) {
-            record.checkpoint = Some(name);
-            // What was refused says more.
-            record.why = record.why.take().or(why);
+        let choice = self.choose_for(&about, run);
+        let stale = choice.stale.into_iter().map(|(_, why)| why);
+        let passed: Vec<_> = stale.chain(choice.passed).collect();
+        match choice.zygote.and_then(|id| self.zygotes.get(&id)) {
+            Some(zygote) => {
+                let why = self.why_no_deeper(zygote, &about.levels, passed.join("; "));
+                Ok((zygote.id, why))
+            }
+            None => Err(choice.misfit.unwrap_or_else(|| match passed.is_empty() {
+                true => "no checkpoint is ready".into(),
+                false => passed.join("; "),
+            })),
         }
     }
 
@@ -312,6 +352,7 @@ impl Dispatcher {
         let watched = Process::of(parcel.pid);
         if let Some(record) = self.history.get(id) {
             record.checkpoint = None;
+            record.spared = None;
             record.why = Some(why.to_owned());
         }
         if parcel.client.send(&Reply::Plain { reason }, &[]).is_err() {

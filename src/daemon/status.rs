@@ -12,7 +12,7 @@ use super::dispatcher::{Dispatcher, wall_clock};
 use super::history::Record;
 use super::level::Level;
 use super::relief::Gone;
-use super::root::{Generation, Root};
+use super::root::Root;
 use super::supervisor::{State, Zygote};
 use crate::protocol::ExitPath;
 
@@ -68,8 +68,8 @@ pub(super) struct RootStatus {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Unprepared {
     #[serde(default)]
-    level: String,
-    shape: String,
+    pub(super) level: String,
+    pub(super) shape: String,
     pub(super) why: String,
     pub(super) output: Option<String>,
 }
@@ -138,35 +138,14 @@ impl Dispatcher {
     }
 
     fn root_status(&self, root: &Root, now: Instant) -> RootStatus {
-        let (state, why) = if root.current.is_some() {
-            ("ready", None)
-        } else if root.next.is_some() {
-            ("building", None)
-        } else if let Some(failure) = &root.failure {
-            ("failed", Some(failure.reason.clone()))
-        } else {
-            let build = root.build.as_ref();
-            let build = build.filter(|_| self.memory.shortage.is_none());
-            ("waiting", build.map(|want| want.why.clone()))
-        };
-        let has = |generation: &Option<Generation>, zygote: &Zygote| {
-            generation.as_ref().is_some_and(|g| g.has(zygote.id))
-        };
+        let (state, why) = state_of(root, self.memory.shortage.is_some());
         let processes = self
             .zygotes
             .values()
             .filter(|zygote| zygote.root == root.key)
-            .map(|zygote| {
-                let state = match &zygote.state {
-                    State::Starting => "starting",
-                    State::Ready if has(&root.next, zygote) => "replacement",
-                    State::Ready => "ready",
-                    State::Leaving(_) => "leaving",
-                };
-                process_status(zygote, state, now)
-            })
+            .map(|zygote| process_status(zygote, zygote_state(root, zygote), now))
             .collect();
-        let unprepared = self.unprepared(root);
+        let unprepared = self.unprepared(root, |_| true);
         RootStatus {
             id: root.key.short(),
             state: state.to_owned(),
@@ -179,7 +158,12 @@ impl Dispatcher {
         }
     }
 
-    fn unprepared(&self, root: &Root) -> Vec<Unprepared> {
+    /// Those of the levels that are `wanted` which have no checkpoint, and why.
+    pub(super) fn unprepared(
+        &self,
+        root: &Root,
+        wanted: impl Fn(&Level) -> bool,
+    ) -> Vec<Unprepared> {
         let is_prepared = |level: &Level| {
             self.zygotes.values().any(|zygote| {
                 zygote.root == root.key
@@ -189,6 +173,7 @@ impl Dispatcher {
         };
         root.records
             .iter()
+            .filter(|(level, _)| wanted(level))
             .filter(|(level, record)| {
                 // A second one may be on its way, for another environment. (Of what there is
                 // nothing to grow it from, the level above says why.)
@@ -207,6 +192,29 @@ impl Dispatcher {
                     .map(|failure| failure.output.clone()),
             })
             .collect()
+    }
+}
+
+/// The state of a root, and why. While memory `is_short` nothing is built.
+pub(super) fn state_of(root: &Root, is_short: bool) -> (&'static str, Option<String>) {
+    if root.current.is_some() {
+        ("ready", None)
+    } else if root.next.is_some() {
+        ("building", None)
+    } else if let Some(failure) = &root.failure {
+        ("failed", Some(failure.reason.clone()))
+    } else {
+        let build = root.build.as_ref().filter(|_| !is_short);
+        ("waiting", build.map(|want| want.why.clone()))
+    }
+}
+
+pub(super) fn zygote_state(root: &Root, zygote: &Zygote) -> &'static str {
+    match &zygote.state {
+        State::Starting => "starting",
+        State::Ready if root.next.as_ref().is_some_and(|next| next.has(zygote.id)) => "replacement",
+        State::Ready => "ready",
+        State::Leaving(_) => "leaving",
     }
 }
 
@@ -239,7 +247,7 @@ fn process_status(zygote: &Zygote, state: &str, now: Instant) -> ProcessStatus {
     }
 }
 
-fn pss_kib(pid: i32) -> Option<u64> {
+pub(super) fn pss_kib(pid: i32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()
@@ -359,7 +367,7 @@ impl RootStatus {
 }
 
 /// The end of what a failed start printed: a traceback's last lines say most.
-fn show_output(out: &mut String, output: Option<&str>, dim: &Style) {
+pub(super) fn show_output(out: &mut String, output: Option<&str>, dim: &Style) {
     const LINES: usize = 20;
     let lines: Vec<_> = output.unwrap_or_default().lines().collect();
     for line in &lines[lines.len().saturating_sub(LINES)..] {
@@ -408,7 +416,7 @@ fn end(run: &Record) -> String {
     }
 }
 
-fn memory(kib: Option<u64>) -> String {
+pub(super) fn memory(kib: Option<u64>) -> String {
     kib.map_or_else(
         || "-".into(),
         |kib| format!("{:.1} MiB", kib as f64 / 1024.0),
@@ -416,7 +424,7 @@ fn memory(kib: Option<u64>) -> String {
 }
 
 /// A span of time with the precision that people care about.
-fn span(seconds: f64) -> String {
+pub(super) fn span(seconds: f64) -> String {
     match seconds as u64 {
         s @ 0..60 => format!("{s} s"),
         s @ 60..3600 => format!("{} min", s / 60),
@@ -443,6 +451,7 @@ mod tests {
             exit: Some(ExitPath::Short),
             ahead: Some(Ahead::Natural("another version".into())),
             parts: Some([0.001, 0.2, 0.001]),
+            spared: None,
         }
     }
 

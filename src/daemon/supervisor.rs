@@ -25,7 +25,7 @@ use super::level::Level;
 use super::runs::Worker;
 use super::shape::RootKey;
 use crate::process::Process;
-use crate::protocol::{Before, Order, Parked};
+use crate::protocol::{Before, Loads, Order, Parked};
 use crate::trace::{Signature, Trace};
 use crate::transport::Connection;
 
@@ -81,6 +81,11 @@ pub(super) struct Zygote {
     pub(super) reach: usize,
     /// See [`Parked`].
     pub(super) places: Vec<(PathBuf, String)>,
+    /// How many modules it holds.
+    pub(super) modules: u32,
+    pub(super) loads: Loads,
+    /// The modules of what it was forked from, and the seconds that this spares.
+    inherited: (u32, f64),
     answers: BTreeMap<Level, Answer>,
     /// Runs it was given that have not ended.
     pub(super) runs: BTreeSet<u64>,
@@ -173,6 +178,9 @@ impl Zygote {
             before: None,
             reach: 0,
             places: Vec::new(),
+            modules: 0,
+            loads: Loads::default(),
+            inherited: (0, 0.0),
             answers: BTreeMap::new(),
             runs: BTreeSet::new(),
             served: 0,
@@ -199,6 +207,8 @@ impl Zygote {
         self.shallow = parked.shallow;
         self.build_seconds = parked.seconds;
         self.places = parked.places;
+        self.modules = parked.modules;
+        self.loads = parked.loads;
         self.trace = parked.trace;
         if let Some(parent) = parent {
             self.trace.inherit(parent);
@@ -213,6 +223,26 @@ impl Zygote {
         self.standby = None;
         // If it is gone, that is heard.
         let _ = self.control.post(&Order::Rest, &[]);
+    }
+
+    /// Takes over what is told of a checkpoint together with what lies above it.
+    pub(super) fn stand_on(&mut self, parent: Option<(u32, f64)>) {
+        self.inherited = parent.unwrap_or_default();
+    }
+
+    /// The modules that it holds beyond those of what it was forked from.
+    pub(super) fn added(&self) -> u32 {
+        self.modules.saturating_sub(self.inherited.0)
+    }
+
+    /// What a run is spared, estimated: what it would import to get here. Of a build that was not
+    /// watched module by module it is all of it; watched ones do much else that no run does.
+    pub(super) fn spares(&self) -> f64 {
+        let own = match self.loads.watched {
+            true => self.loads.own_micros() as f64 / 1e6,
+            false => self.build_seconds,
+        };
+        self.inherited.1 + own
     }
 
     /// Any → Leaving.

@@ -4,6 +4,7 @@
 //! - [`harness`]: a daemon without a process, and callers
 
 mod deeper;
+mod explaining;
 pub(super) mod fakes;
 mod harness;
 mod healing;
