@@ -96,6 +96,8 @@ pub enum Request {
     Status,
     /// Answered by `Reply::Explained`.
     Explain(Box<Question>),
+    /// Answered by `Reply::Distrusted`.
+    Distrust(Distrust),
     /// Take nothing new, let go of what waits, exit. Answered by `Reply::Done` as the last thing:
     /// what has not to see a run to its end is gone then.
     Stop,
@@ -134,7 +136,17 @@ pub enum Reply {
     Status(String),
     /// A JSON document as well.
     Explained(String),
+    /// Whether anything has changed, and all modules that are distrusted.
+    Distrusted(bool, Vec<String>),
     Done,
+}
+
+/// A module that no checkpoint is to hold; or, undone, may hold again. Without one it is only asked
+/// which there are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Distrust {
+    pub module: Option<String>,
+    pub undo: bool,
 }
 
 /// What is to be explained.
@@ -159,8 +171,12 @@ pub struct Asked {
 /// Daemon to zygote; `Serve` from there to the standby.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
-    /// Become a zygote that starts as this run does.
-    Begin { run: Box<Run> },
+    /// Become a zygote that starts as this run does. Neither it nor what is forked from it may hold
+    /// a module that is distrusted.
+    Begin {
+        run: Box<Run>,
+        distrusted: Vec<String>,
+    },
     /// Have a child become the worker of this run.
     /// Descriptors: the client's connection, the working directory, `Run::fds`.
     Serve { id: u64, run: Box<Run> },

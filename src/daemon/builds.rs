@@ -296,7 +296,8 @@ impl Dispatcher {
         let theirs = OwnedFd::from(theirs.into_stream());
         let group = self.spawner.z0(&run, theirs, &output)?;
         ours.set_nonblocking(true)?;
-        ours.post(&Order::Begin { run }, &[])?;
+        let distrusted = self.learned.distrusted().cloned().collect();
+        ours.post(&Order::Begin { run, distrusted }, &[])?;
         self.last_zygote += 1;
         let id = ZygoteId(self.last_zygote);
         let zygote = Zygote::starting(id, key, Level::Z0, ours, output, group, now);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use super::commands::{self, Lines, Whose};
+use super::distrust::{Module, distrust};
 use super::explain::{self, Picture, explain};
 use super::last::last;
 use super::verify::{self, verify};
@@ -17,7 +18,7 @@ Exit status:
   0    done (`stop`: also when nothing was running)
   1    it could not be done: the reason is on stderr; `verify`, `last --plain`: there is a difference
   2    wrong usage; `verify`, `last --plain`: it could not be judged
-  3    `status`, `explain`: no daemon is running; `log`: there is no log; `last`: no run is known";
+  3    `status`, `explain`, `distrust`: no daemon is running; `log`: there is no log; `last`: no run is known";
 
 const ABOUT_VERIFY: &str = "\
 Run tests by plain pytest and by pyseidon-test, and compare all that they show.
@@ -41,6 +42,14 @@ not preloaded and why; what ended checkpoints; and what the last runs were spare
 With arguments for pytest it is only about runs like that from this directory, and says what would \
 serve one now. All that follows the options above is taken for such arguments; after `--`, \
 everything.";
+
+const ABOUT_DISTRUST: &str = "\
+Have each run import a module itself, from now on and until it is undone: no checkpoint of the \
+project holds it any more. Those that there are go at once.
+
+A plugin that imports it, and what follows that plugin, are loaded by each run; where a conftest \
+imports it, each run executes its conftests. It is for a module that runs differently when it was \
+imported ahead, which `pyseidon-daemon verify` shows; please report it, too.";
 
 /// Looks after the processes that keep pytest warm.
 ///
@@ -83,6 +92,16 @@ enum Command {
             allow_hyphen_values = true
         )]
         arguments: Vec<OsString>,
+    },
+    /// Have each run import a module itself: no checkpoint holds it any more.
+    #[command(long_about = ABOUT_DISTRUST)]
+    Distrust {
+        /// As an import statement names it; a package stands for all that is in it. Without it the
+        /// modules are listed that are distrusted.
+        module: Option<Module>,
+        /// Let checkpoints hold it again.
+        #[arg(long, requires = "module")]
+        undo: bool,
     },
     /// Stop the project's daemons; runs that have begun go on to their end.
     Stop {
@@ -163,6 +182,7 @@ pub fn main() -> i32 {
             json,
             arguments,
         }),
+        Command::Distrust { module, undo } => distrust(module, undo),
         Command::Stop { all } => commands::stop(whose(all)),
         Command::Restart => commands::restart(),
         Command::Log { lines, follow } => commands::log(lines, follow),

@@ -139,7 +139,7 @@ fn read(connection: &mut Connection) -> Result<Option<(Request, Vec<OwnedFd>)>> 
             let request: Request = frame.decode()?;
             let expected = match &request {
                 Request::Run(run) => 1 + run.fds.len(),
-                Request::Status | Request::Explain(_) | Request::Stop => 0,
+                Request::Status | Request::Explain(_) | Request::Distrust(_) | Request::Stop => 0,
             };
             if frame.fds.len() != expected {
                 return Err(Error::Malformed);

@@ -13,7 +13,7 @@ use super::status::Document;
 use crate::error::{Context, Error, Result};
 use crate::process::terminate;
 use crate::project::{self, Attributes, Caller, Environment, find_script, key, runtime_dir};
-use crate::protocol::{Hello, Question, Readiness, Reply, Request, VERSION};
+use crate::protocol::{Distrust, Hello, Question, Readiness, Reply, Request, VERSION};
 use crate::reach::{Daemon, connect, greeting, receive_within};
 use crate::transport::Connection;
 
@@ -262,6 +262,23 @@ fn explanation(daemon: &mut Found, question: &Question) -> Result<Option<String>
         Some(_) => Err(Error::Malformed),
         None => Ok(None),
     }
+}
+
+/// What the daemons of the same project answer: whether anything has changed, and all names.
+pub(super) fn distrusted(request: &Distrust) -> Result<Vec<(bool, Vec<String>)>> {
+    let Search { found, trouble } = find(Whose::Project)?;
+    if trouble {
+        return Err(unasked());
+    }
+    let mut answers = Vec::new();
+    for mut daemon in found {
+        match answer(&mut daemon, &Request::Distrust(request.clone()))? {
+            Some(Reply::Distrusted(has_changed, names)) => answers.push((has_changed, names)),
+            Some(_) => return Err(Error::Malformed),
+            None => {}
+        }
+    }
+    Ok(answers)
 }
 
 /// What a daemon of this version answers; `None` if it left at this moment.

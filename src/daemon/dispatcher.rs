@@ -204,6 +204,11 @@ impl Dispatcher {
                 let document = self.explanation(&question, now);
                 let _ = delivery.connection.send(&Reply::Explained(document), &[]);
             }
+            Request::Distrust(request) => {
+                let (has_changed, names) = self.on_distrust(&request, now);
+                let reply = Reply::Distrusted(has_changed, names);
+                let _ = delivery.connection.send(&reply, &[]);
+            }
             Request::Stop => {
                 tracing::info!("asked to go by process {}", delivery.pid);
                 self.close(Some(delivery.connection), now);

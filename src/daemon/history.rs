@@ -53,6 +53,8 @@ pub(super) enum Kind {
     Lost,
     /// Another takes its place, or its room.
     Replaced,
+    /// The user has said what checkpoints may hold.
+    Distrusted,
 }
 
 impl Kind {
@@ -64,6 +66,7 @@ impl Kind {
             Self::Refused => "refused a run",
             Self::Lost => "lost",
             Self::Replaced => "replaced",
+            Self::Distrusted => "dropped",
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Nothing depends on it being there: a store that is missing, of another version or damaged is
 //! an empty one, and one that cannot be written is done without.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -29,6 +30,9 @@ struct Store {
     /// For people who look into their cache, and for `pyseidon-daemon log`.
     project: PathBuf,
     recordings: Vec<Recording>,
+    /// Modules that each run is to import itself.
+    #[serde(default)]
+    distrusted: BTreeSet<String>,
 }
 
 /// What a natural run imported.
@@ -63,6 +67,7 @@ impl Learned {
                 version: VERSION,
                 project: project.to_path_buf(),
                 recordings: Vec::new(),
+                distrusted: BTreeSet::new(),
             }),
             unsaved,
         }
@@ -95,6 +100,22 @@ impl Learned {
 
     pub(super) fn recordings(&self) -> &[Recording] {
         &self.store.recordings
+    }
+
+    pub(super) fn distrusted(&self) -> impl Iterator<Item = &String> {
+        self.store.distrusted.iter()
+    }
+
+    /// Takes a module into the list of those, or out of it. True if that changes anything.
+    pub(super) fn distrust(&mut self, module: &str, undo: bool, now: Instant) -> bool {
+        let has_changed = match undo {
+            true => self.store.distrusted.remove(module),
+            false => self.store.distrusted.insert(module.to_owned()),
+        };
+        if has_changed {
+            self.unsaved.get_or_insert(now);
+        }
+        has_changed
     }
 
     /// When to save, if there is anything to save.
@@ -170,10 +191,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cache/store.json");
         let mut learned = recorded(&path);
+        assert!(learned.distrust("app", false, Instant::now()));
+        assert!(!learned.distrust("app", false, Instant::now()));
         learned.save();
         assert_eq!(learned.due(), None);
         let again = Learned::load(Some(path.clone()), Path::new("/p"));
         assert_eq!(again.recordings(), learned.recordings());
+        assert!(again.distrusted().eq(["app"]));
         assert_eq!(project_of(&path), Some("/p".into()));
         let names: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().collect();
         assert_eq!(names.len(), 1);

@@ -20,6 +20,7 @@
 //! - [`watcher`]: hints that something changed · [`settings`] · [`learned`]: what persists
 //! - [`history`], [`status`], [`log`], [`commands`], [`cli`]: what people see
 //! - [`explain`]: why the checkpoints are as they are, and what they save
+//! - [`distrust`]: modules that no checkpoint may hold
 //! - [`verify`], [`last`]: is it the tool? · [`outlook`]: what they ask a daemon
 //! - `elsewhere`: stands in for this file on other systems than Linux
 //!
@@ -32,6 +33,7 @@ mod cli;
 mod clients;
 pub mod commands;
 mod dispatcher;
+mod distrust;
 mod door;
 mod edits;
 mod explain;

@@ -36,6 +36,9 @@ pub(super) struct Document {
     /// Settings that could not be understood, and what is expected.
     #[serde(default)]
     warnings: Vec<String>,
+    /// Modules that the user has each run import itself.
+    #[serde(default)]
+    distrusted: Vec<String>,
     /// Memory is short, in words, and nothing is built meanwhile.
     #[serde(default)]
     memory_short: Option<String>,
@@ -124,6 +127,7 @@ impl Dispatcher {
             socket: identity.socket.clone(),
             log: identity.log.clone(),
             warnings: self.settings.warnings().cloned().collect(),
+            distrusted: self.learned.distrusted().cloned().collect(),
             memory_short: self.why_short(),
             gone: self.memory.gone.iter().cloned().collect(),
             recordings: self.learned.recordings().len(),
@@ -278,6 +282,10 @@ impl Document {
         let yellow = style(Style::new().yellow());
         for warning in &self.warnings {
             let _ = writeln!(out, "  {}  {warning}", yellow.apply_to("warning"));
+        }
+        if !self.distrusted.is_empty() {
+            let names = self.distrusted.join(", ");
+            let _ = writeln!(out, "  distrust {names}: each run imports that itself");
         }
         let now = wall_clock();
         if let Some(short) = &self.memory_short {

@@ -39,6 +39,8 @@ pub(in crate::daemon) struct Explanation {
     /// What a run with the arguments that were asked for would get now.
     pub(super) asked: Option<Verdict>,
     pub(super) roots: Vec<Tree>,
+    /// Modules that the user has each run import itself.
+    pub(super) distrusted: Vec<String>,
     /// The last runs, with what each was spared.
     pub(super) runs: Vec<Record>,
     /// What runs imported behind their checkpoints.
@@ -231,6 +233,7 @@ impl Dispatcher {
                 .cloned()
                 .collect(),
             natural: self.natural(argv),
+            distrusted: self.learned.distrusted().cloned().collect(),
             roots,
             asked,
         };

@@ -79,7 +79,10 @@ impl Explanation {
 
     fn render_not_preloaded(&self, out: &mut String, styles: &Styles) {
         let _ = writeln!(out, "\n  not preloaded, and why");
-        let mut is_empty = true;
+        for module in &self.distrusted {
+            let _ = writeln!(out, "    {module}  distrusted: each run imports it itself");
+        }
+        let mut is_empty = self.distrusted.is_empty();
         for tree in &self.roots {
             tree.each(&mut |branch| {
                 if let Some(why) = &branch.not_deeper {

@@ -8,7 +8,7 @@ use super::fakes::run;
 use super::harness::Bench;
 use super::with_argv;
 use crate::daemon::history::Kind;
-use crate::protocol::{Asked, Question, Run};
+use crate::protocol::{Asked, Distrust, Question, Run};
 
 fn explained(bench: &mut Bench, of: Option<&Run>) -> Value {
     let of = of.map(|run| Asked {
@@ -139,4 +139,32 @@ fn a_refusal_is_told() {
         "{:?}",
         incidents(&bench)
     );
+}
+
+#[test]
+fn what_is_distrusted_has_everything_built_anew() {
+    let mut bench = deep();
+    let ask = |bench: &mut Bench, module: &str, undo| {
+        let module = Some(module.to_owned());
+        let now = Instant::now() + bench.ahead;
+        let request = Distrust { module, undo };
+        bench.server.dispatcher.on_distrust(&request, now)
+    };
+    let names = vec!["app".to_owned()];
+    assert_eq!(ask(&mut bench, "app", false), (true, names.clone()));
+    for level in ["Z0", "P0", "Z2"] {
+        assert_eq!(bench.ready(level), 0);
+    }
+    let why = "`app` is distrusted".to_owned();
+    let dropped = (Kind::Distrusted, "Z0".to_owned(), why);
+    assert_eq!(incidents(&bench), [dropped]);
+    bench.until("another Z2", |b| b.ready("Z2") == 1);
+    assert_eq!(*bench.fakes.distrusted.lock().unwrap(), names);
+    // Again: nothing changes, and nothing goes.
+    assert_eq!(ask(&mut bench, "app", false), (false, names));
+    assert_eq!(bench.ready("Z2"), 1);
+    assert_eq!(ask(&mut bench, "app", true), (true, Vec::new()));
+    assert_eq!(bench.ready("Z2"), 0);
+    bench.until("a third Z2", |b| b.ready("Z2") == 1);
+    assert!(bench.fakes.distrusted.lock().unwrap().is_empty());
 }

@@ -110,6 +110,8 @@ pub(super) struct Fakes {
     pub(super) tried: Mutex<u32>,
     /// How often one was told to keep no standby.
     pub(super) rested: Mutex<u32>,
+    /// What the last Z0 was told not to hold.
+    pub(super) distrusted: Mutex<Vec<String>>,
     pids: Mutex<i32>,
 }
 
@@ -228,7 +230,8 @@ impl Fakes {
             let mut fds = frame.fds.into_iter();
             let mut socket = || Connection::new(UnixStream::from(fds.next().unwrap()));
             match frame_order(&frame.body) {
-                Order::Begin { run } => {
+                Order::Begin { run, distrusted } => {
+                    *self.distrusted.lock().unwrap() = distrusted;
                     *self.started.lock().unwrap() += 1;
                     self.park(&control, &manner, &run, None);
                 }

@@ -17,6 +17,7 @@ use pyo3::types::{PyBytes, PyList, PyTuple};
 use pyseidon::trace::{Signature, now_ns};
 
 use crate::ahead;
+use crate::distrust;
 use crate::fail::fail_now;
 use crate::page::Page;
 use crate::profile;
@@ -162,6 +163,7 @@ fn during_build(py: Python<'_>, event: &[u8], args: &Bound<'_, PyTuple>) {
     match event {
         b"import" => {
             if let Some(name) = text(args, 0) {
+                distrust::on_load(&name);
                 profile::on_import(&name);
                 seen().imported.insert(name);
             }

@@ -15,6 +15,7 @@
 //! - [`finding`]: stand-ins for the two functions of the import system that all imports go through
 //! - [`trial`]: a call in a forked child, to see what comes of it
 //! - [`timings`]: when each module's load began and ended
+//! - [`distrust`]: modules that no checkpoint may hold
 //! - [`profile`]: reads that raise no audit event, seen as calls of C functions
 //! - [`audit`]: the audit hook: what a build reads, what it must not do, what a run imports
 //! - [`readline`]: the size of the terminal, as the readline library tells it
@@ -34,6 +35,7 @@
 mod ahead;
 mod audit;
 mod classes;
+mod distrust;
 mod fail;
 mod finding;
 mod fork;

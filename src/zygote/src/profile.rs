@@ -13,6 +13,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
+use crate::distrust;
 use crate::fail::fail_now;
 use crate::loads;
 use crate::seen::{absolute, looked_for, note_relative, seen};
@@ -373,7 +374,10 @@ fn on_call(frame: &Bound<'_, PyAny>) -> PyResult<()> {
     // SAFETY: what Python calls a profile function with is a frame; a new reference to its code
     // is given.
     let code = unsafe { Bound::from_owned_ptr(frame.py(), PyFrame_GetCode(frame.as_ptr())) };
-    timings::on_call(frame, code.as_ptr() as usize);
+    if let Some(name) = timings::on_call(frame, code.as_ptr() as usize) {
+        // Of `importlib.import_module` no event tells.
+        distrust::on_load(&name);
+    }
     let is_search = STATE.try_lock().is_ok_and(|guard| {
         let search = guard.as_ref().map(|state| state.find_spec.as_ptr());
         search == Some(code.as_ptr())

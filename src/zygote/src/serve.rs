@@ -27,6 +27,7 @@ use pyseidon::protocol::{self, Ended, ExitPath, Notice, Relay, Reply, Run};
 use pyseidon::transport::{Connection, Filled};
 
 use crate::audit;
+use crate::distrust;
 use crate::grow::grow;
 use crate::page::{self, Page};
 use crate::readline;
@@ -55,6 +56,7 @@ pub(crate) fn park(
     places: Vec<(PathBuf, String)>,
 ) -> PyResult<Order> {
     audit::set_mode(audit::Mode::Off);
+    distrust::on_park(py);
     let Some(Role::Zygote(zygote)) = take_role() else {
         return Err(os_error("not a building zygote"));
     };

@@ -10,6 +10,7 @@ use pyseidon::protocol::{self, Notice, Reply};
 use pyseidon::transport::{Connection, move_high};
 
 use crate::audit;
+use crate::distrust;
 use crate::role::{
     Order, Role, Running, Zygote, exit_now, os_error, set_role, take_role, waiting_page,
 };
@@ -24,9 +25,10 @@ pub(crate) fn begin(control: RawFd) -> PyResult<Order> {
     let control = move_high(control).map_err(os_error)?;
     let mut control = Connection::new(UnixStream::from(control));
     let frame = control.receive().map_err(os_error)?;
-    let protocol::Order::Begin { run } = frame.decode().map_err(os_error)? else {
+    let protocol::Order::Begin { run, distrusted } = frame.decode().map_err(os_error)? else {
         return Err(os_error("the first order is not `Begin`"));
     };
+    distrust::set(distrusted);
     let order = Order::new("begin", &run);
     announce(&control);
     set_role(Role::Zygote(Zygote {
