@@ -181,31 +181,44 @@ impl Dispatcher {
         }
     }
 
-    /// The least recently used of this depth goes.
+    /// The kind of runs of this depth that came least recently has no checkpoint any more, nor the
+    /// base of one.
     fn keep_few_prepared(&mut self, key: RootKey, depth: usize) {
-        let of_key = |root: &&Root| root.key == key;
-        let Some(generation) = self
-            .roots
-            .iter()
-            .find(of_key)
-            .and_then(|r| r.current.as_ref())
-        else {
+        let root = self.roots.iter().find(|root| root.key == key);
+        let Some(generation) = root.and_then(|root| root.current.as_ref()) else {
             return;
         };
-        let prepared = generation
+        let of_depth = |zygote: &&Zygote| zygote.level.depth() == depth;
+        let zygotes = generation
             .prepared
             .iter()
             .filter_map(|id| self.zygotes.get(id));
-        let mut used: Vec<_> = prepared
-            .filter(|zygote| zygote.level.depth() == depth)
-            .map(|zygote| (zygote.used, zygote.id))
+        let prepared: Vec<_> = zygotes
+            .filter(of_depth)
+            .map(|zygote| (zygote.used, zygote.id, zygote.level.clone()))
             .collect();
-        used.sort_unstable();
+        let tops = prepared.iter().filter(|(_, id, _)| !self.is_base(*id));
         let most = if depth == 3 { FIRST_MODULES } else { PREPARED };
-        if used.len() > most {
-            let why = "others were used more recently";
-            self.note_incident(used[0].1, Kind::Replaced, why);
-            self.discard_prepared(used[0].1, why);
+        if tops.clone().count() <= most {
+            return;
+        }
+        let Some((_, top, level)) = tops.min_by_key(|(used, id, _)| (*used, *id)) else {
+            return;
+        };
+        // Another one for the same runs in another environment stays, and needs the base.
+        let is_last = prepared
+            .iter()
+            .all(|(_, id, other)| other != level || id == top || self.is_base(*id));
+        let gone = prepared
+            .iter()
+            .filter(|(_, id, other)| id == top || (is_last && other == level));
+        let why = "others were used more recently";
+        for (_, id, _) in gone {
+            self.note_incident(*id, Kind::Replaced, why);
+            self.discard_prepared(*id, why);
+        }
+        if let Some(record) = self.root(key).and_then(|root| root.records.get_mut(level)) {
+            record.grow = None;
         }
     }
 

@@ -48,6 +48,62 @@ fn runs_with_other_conftests_get_another() {
 }
 
 #[test]
+fn of_many_kinds_of_runs_each_keeps_its_base_and_nothing_is_built_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let edited = dir.path().join("edited.py");
+    std::fs::write(&edited, "0").unwrap();
+    let mut bench = Bench::new();
+    bench.fakes.manner(|m| {
+        m.goes_deeper = true;
+        m.z2_reads = Some(edited.clone());
+    });
+    let kinds = ["a", "b", "c", "d"].map(|name| with_argv(&[name]));
+    let rests = |b: &mut Bench| {
+        let zygotes = &b.server.dispatcher.zygotes;
+        let records = b.server.dispatcher.roots[0].records.values();
+        zygotes.values().all(|zygote| zygote.is_ready())
+            && records.into_iter().all(|record| record.grow.is_none())
+    };
+    bench.warm_up();
+    for run in &kinds {
+        assert!(bench.run_through(run.clone()));
+        bench.until("its Z2", rests);
+    }
+    assert_eq!(bench.ready("Z2"), kinds.len());
+    for round in ["1", "22", "333"] {
+        for run in &kinds {
+            assert!(bench.run_through(run.clone()));
+            assert_eq!(bench.last_checkpoint().as_deref(), Some("Z2"));
+        }
+        bench.until("rest", rests);
+        let tried = *bench.fakes.tried.lock().unwrap();
+        std::fs::write(&edited, round).unwrap();
+        bench.event(Event::Changed([dir.path().to_path_buf()].into()));
+        bench.until("others", |b| *b.fakes.tried.lock().unwrap() >= tried + 4);
+        bench.until("rest", rests);
+    }
+    let level = |run| Level::all(run).pop().unwrap();
+    for run in &kinds {
+        let zygotes = bench.server.dispatcher.zygotes.values();
+        let (bases, others): (Vec<_>, Vec<_>) = zygotes
+            .filter(|zygote| zygote.level == level(run))
+            .partition(|zygote| zygote.before.is_some());
+        assert_eq!((bases.len(), others.len()), (1, 1));
+    }
+
+    // A fifth kind takes the place of the one that was used least recently, and of its base.
+    let fifth = with_argv(&["e"]);
+    assert!(bench.run_through(fifth.clone()));
+    bench.until("its Z2", rests);
+    for run in kinds.iter().take(1) {
+        let mut zygotes = bench.server.dispatcher.zygotes.values();
+        assert!(!zygotes.any(|zygote| zygote.level == level(run)));
+    }
+    assert!(bench.run_through(fifth));
+    assert_eq!(bench.last_checkpoint().as_deref(), Some("Z2"));
+}
+
+#[test]
 fn what_cannot_go_deeper_is_served_from_above_and_says_why() {
     let mut bench = Bench::new();
     bench.warm_up();

@@ -53,6 +53,9 @@ pub(in crate::daemon) fn memory_file() -> File {
 /// Beyond the process numbers that the kernel gives.
 pub(in crate::daemon) const NOBODY: i32 = 1 << 30;
 
+/// The place before the file that Z2s read.
+pub(super) const BEFORE_EDITED: &str = "before `edited`";
+
 /// How the zygotes of a test behave; may be changed while they run.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Manner {
@@ -66,6 +69,8 @@ pub(super) struct Manner {
     pub(super) goes_deeper: bool,
     /// A file that Z2s have read beside.
     pub(super) z2_reads: Option<std::path::PathBuf>,
+    /// Set by the fakes: that file, in a Z2 that has executed it.
+    executes: Option<std::path::PathBuf>,
     /// Up to where a Z2 that is grown all the way fails, and one that is grown up to there, …
     pub(super) stops: Vec<&'static str>,
     /// What that depends on.
@@ -167,8 +172,10 @@ impl Fakes {
             let _ = control.send(&notice, &[]);
             return;
         }
+        let place = |path| (path, BEFORE_EDITED.to_owned());
         let parked = Parked {
             trace: trace(manner, run),
+            places: manner.executes.clone().map(place).into_iter().collect(),
             unsettled: manner.unsettled.then(|| "`input`".into()),
             ..parked(pid)
         };
@@ -188,9 +195,8 @@ impl Fakes {
     /// Up to where a Z2 that was to stop there has to be grown instead.
     fn stop(manner: &Manner, before: Option<&Before>) -> Option<Culprit> {
         let stops = &manner.stops;
-        let at = before.map_or(0, |before| {
-            1 + stops.iter().position(|stop| *stop == before.what).unwrap()
-        });
+        let stops_at = |before: &Before| stops.iter().position(|stop| *stop == before.what);
+        let at = before.and_then(stops_at).map_or(0, |at| at + 1);
         let what = stops.get(at)?.to_string();
         let files = manner.stops_read.iter().cloned().collect();
         Some(Culprit { what, files })
@@ -213,7 +219,10 @@ impl Fakes {
             if depth == 1 {
                 *self.grown.lock().unwrap() += 1;
             } else if manner.goes_deeper {
-                manner.reads = manner.z2_reads.take().or(manner.reads);
+                if before.as_ref().is_none_or(|it| it.what != BEFORE_EDITED) {
+                    manner.reads = manner.z2_reads.take().or(manner.reads);
+                    manner.executes = manner.reads.clone();
+                }
                 *self.tried.lock().unwrap() += 1;
                 culprit = Self::stop(&manner, before.as_ref());
                 if culprit.is_some() {

@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use pyo3::prelude::*;
 
 use crate::fail::fail_now;
-use crate::timings;
 use crate::seen::seen;
+use crate::timings;
 
 /// Names; that of a package stands for all that is in it.
 static DISTRUSTED: Mutex<Vec<String>> = Mutex::new(Vec::new());
