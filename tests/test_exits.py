@@ -220,10 +220,14 @@ def test_broken_pipe(sandbox: Sandbox) -> None:
 @pytest.mark.product
 @pytest.mark.parametrize("also", ["", "few"])
 @pytest.mark.parametrize("python", interpreters(), ids=lambda v: f"py{v}")
-def test_the_short_way_where_nothing_waits_for_the_end(new_sandbox, python: str, also: str) -> None:
+@pytest.mark.parametrize("named, level", [((), "Z2"), (("test_a.py",), "Z3")])
+def test_the_short_way_where_nothing_waits_for_the_end(
+    new_sandbox, python: str, also: str, named: tuple[str, ...], level: str
+) -> None:
     sandbox = new_sandbox(environment(python, also=also))
-    sandbox.write("test_a.py", "def test_a():\n    pass\n")
-    sandbox.same()
+    sandbox.write("helper.py", "X = 1\n")
+    sandbox.write("test_a.py", "import helper\n\ndef test_a():\n    pass\n")
+    sandbox.same(*named, at=level)
     assert sandbox.last_run().raw["exit"] == "Short"
 
 

@@ -139,6 +139,9 @@ class Gap:
         self.has_logged = False
 
     def enter(self):
+        # What is there already does not count as kept by what is imported; and the collector would
+        # write to each object, and so copy each page.
+        gc.freeze()
         if self.manager is not None:
             self.manager.start_global_capturing()
         if "_pytest.logging" in sys.modules:
@@ -147,8 +150,6 @@ class Gap:
         self.generator._config = self.marks
         self.once = dict(sys.modules["warnings"].onceregistry)
         self.warned = self.record_warnings()
-        # What is there already does not count as kept by what is imported.
-        gc.freeze()
 
     def record_warnings(self):
         """By pytest's own filters. Returns the list of those that are shown."""
@@ -220,8 +221,7 @@ def go_on(order, parts):
     observe.start_plugins("the first test module", {"fork": switches})
     sys.path[:] = module.search
     written = _zygote.written()
-    world = World(lambda name, value: is_looked_at(config, name, value))
-    observe.STATE.copies = [id(world.spaces["sys"])]
+    failed = _zygote.attempt(lambda: compare(order, module, config, gap))
     recorder, cut = Recorder(gap.warned), module.root.cut
     labels = []
     known, label = set(sys.modules), ""
@@ -232,24 +232,25 @@ def go_on(order, parts):
             cut = f"{label}: {order.because}"
             break
         labels.append(label)
-        reason = execute(recorder, statement, gap) or difference(world, module)
-        reason = reason or taken(config, known)
+        reason = execute(recorder, statement, gap) or taken(config, known)
+        if failed and failed.startswith(f"{label}: "):
+            reason = reason or failed[len(label) + 2 :]
         if reason:
             _zygote.fail(reason, label, executed(known))
+    if failed:
+        _zygote.fail(failed)
     label = ""
     stash = Stash(recorder, module.path)
     reason = stash.trouble(module.name, gap.warned)
     gap.leave()
-    del world
-    gc.unfreeze()
     captured, kept_stream = Captured.release(config, is_active=True)
+    _zygote.survey(gc, True)
     # What was there is no owner of the streams that come back.
     gc.freeze()
     observe.capture_is_gone(process)
     observe.stop()
     reason = reason or kept_stream or observe.barrier()
     reason = reason or conftests.loaded_otherwise(sys.modules.values())
-    gc.unfreeze()
     if not reason and not stash.table:
         reason = cut or "the first test module imports nothing new"
     reason = reason or captured.printed()
@@ -326,6 +327,28 @@ def imports(module):
         code = compile(ast.Module([node], []), module.path, "exec", dont_inherit=True)
         text = ast.unparse(node).partition("\n")[0]
         yield f"`{text[:60]}` ({number})", lambda code=code: exec(code, space)
+
+
+def compare(order, module, config, gap):
+    """In a trial: whether the module's imports change anything that is there already. Returns what
+    is changed by which, in words, or None.
+
+    Not in the process that will be parked: to compare all that is there is to take, and so to copy,
+    each page of it, 10 MB more for each such checkpoint."""
+    world = World(lambda name, value: is_looked_at(config, name, value))
+    # A trial has streams, and memory that it shares, of its own.
+    observe.STATE.world = barriers.world()
+    observe.STATE.copies = [id(world.spaces["sys"])]
+    # Copies of what owns the streams are no further owners.
+    gc.freeze()
+    recorder = Recorder(gap.warned)
+    for label, statement in statements(module, config):
+        if label == order.before:
+            break
+        reason = execute(recorder, statement, gap) or difference(world, module)
+        if reason:
+            return f"{label}: {reason}"
+    return None
 
 
 def execute(recorder, statement, gap):

@@ -310,7 +310,11 @@ impl Zygote {
     /// What it is known to say to runs that have these levels.
     pub(super) fn answer(&self, levels: &[Level]) -> Answer {
         let Some(level) = self.like_its_own(levels) else {
-            return Answer::Accepts;
+            // All runs of a root have the Z0. Only those that name a test file first have a Z3.
+            return match self.level {
+                Level::Z0 => Answer::Accepts,
+                _ => Answer::Refuses,
+            };
         };
         // Other early options may come to the same; other conftests do not.
         let unknown = match level {
@@ -326,7 +330,7 @@ impl Zygote {
         }
     }
 
-    /// That of these levels which is as deep as its own. (All runs of a root have the Z0.)
+    /// That of these levels which is as deep as its own.
     fn like_its_own<'a>(&self, levels: &'a [Level]) -> Option<&'a Level> {
         let depth = self.level.depth();
         levels.iter().find(|level| level.depth() == depth)
@@ -449,6 +453,20 @@ mod tests {
             z.note(&levels, Answer::Refuses);
             assert!(z.accepts_nothing());
         }
+    }
+
+    #[test]
+    fn what_holds_a_first_module_refuses_runs_that_name_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("test_a.py");
+        std::fs::write(&file, "").unwrap();
+        let mut named = run();
+        named.argv = vec![file.as_os_str().as_encoded_bytes().to_vec()];
+        let levels = Level::all(&named);
+        let (mut z, _theirs) = zygote(levels[2].clone());
+        z.park(parked(9), Some(&Trace::default()));
+        assert_eq!(z.answer(&levels), Answer::Accepts);
+        assert_eq!(z.answer(&Level::all(&run())), Answer::Refuses);
     }
 
     #[test]
