@@ -273,7 +273,8 @@ def test_an_import_that_would_do_something_else_is_made(
     sandbox.write("conftest.py", conftest)
     sandbox.write("test_a.py", "def test_a():\n    pass\n")
     sandbox.same("-s")
-    assert why in ahead(sandbox)["Natural"]
+    found = ahead(sandbox)
+    assert isinstance(found, dict) and why in found["Natural"], sandbox.daemon.status().raw
 
 
 def test_a_variable_that_only_the_import_reads_is_no_reason_against_the_rest(

@@ -231,6 +231,28 @@ def test_the_short_way_where_nothing_waits_for_the_end(
     assert sandbox.last_run().raw["exit"] == "Short"
 
 
+def test_who_is_told_of_the_last_collection(sandbox: Sandbox) -> None:
+    sandbox.write(
+        "test_a.py",
+        """
+        import atexit
+        import gc
+        import os
+
+        over = []
+        atexit.register(over.append, True)
+
+        def told(phase, info):
+            if over:
+                os.write(1, f"{phase}\\n".encode())
+
+        def test_a():
+            gc.callbacks.append(told)
+        """,
+    )
+    assert "start" in sandbox.same().stdout
+
+
 def test_at_exit_in_order(sandbox: Sandbox) -> None:
     """Handlers last in first out, threads before them, and what only the end of the interpreter
     does: buffers of files that stay open, generators that wait, objects with `__del__`."""
