@@ -48,6 +48,25 @@ STATE = {
     "what pytest replaces, taken at import": Import(
         "from pdb import set_trace\nX = set_trace.__qualname__\n", at="Z2"
     ),
+    "how many modules there are": Import(
+        "import sys\nX = len(sys.modules), list(sys.modules)[-3:], vars(sys.modules['test_a'])\n"
+        "X = *X[:2], X[2]['__file__'], X[2]['__spec__'], X[2]['__loader__'] is sys.meta_path[0]\n",
+    ),
+    "how many there are for a test in a package": Import(
+        "import sys\nX = len(sys.modules), list(sys.modules)[-3:]\n",
+        more="-- tests/__init__.py\n-- tests/test_b.py\nimport mod\n\n"
+        "def test_b():\n    print(mod.X)\n-- pytest.ini\n[pytest]\npythonpath = .\n",
+        arguments=("-rA", "tests/test_b.py"),
+    ),
+    "what is told of a test module that is not rewritten": Import(
+        "import sys\nX = type(sys.modules['test_a'].__loader__), sys.modules['test_a'].__spec__\n",
+        arguments=("-rA", "--assert=plain", "test_a.py"),
+    ),
+    "keeps the test module": Import(
+        "import sys\nX = sys.modules['test_a']\n",
+        "import sys\nimport mod\n\ndef test_a():\n    assert mod.X is sys.modules['test_a']\n",
+        at="Z2",
+    ),
     "logging set up at import": Import(
         "import logging\nlogging.basicConfig(level=logging.INFO)\nX = len(logging.root.handlers)\n",
         "import mod\nimport logging\n\ndef test_a():\n    print(mod.X, logging.root.level)\n"

@@ -13,6 +13,7 @@ an edit of a test costs nothing.
 import gc
 import os
 import sys
+import weakref
 
 from pyseidon import _zygote, barriers, bytecode, conftests, observe, quiet, quiet_plugins, worker
 from pyseidon.captured import Captured
@@ -74,6 +75,8 @@ class FirstModule:
         else:
             self.root = quiet.imports_of(self.source, self.path)
         self.name, self.search = self.find()
+        # A reference to what stands for it in `sys.modules`.
+        self.stand_in = None
 
     def is_like(self, other):
         """Whether imports of another one are the same."""
@@ -81,6 +84,12 @@ class FirstModule:
 
     def facts(self):
         return self.path, self.mode, self.root.digest, self.name, self.search
+
+    def spec(self):
+        """As pytest's import hook makes it, or with `--assert=plain` the import system."""
+        hooks = [f for f in sys.meta_path if type(f).__name__ == "AssertionRewritingHook"]
+        make = sys.modules["importlib.util"].spec_from_file_location
+        return make(self.name, self.path, loader=hooks[0] if hooks else None)
 
     def find(self):
         """The module's name, and `sys.path` as pytest extends it for this module."""
@@ -224,22 +233,28 @@ def go_on(order, parts):
     failed = _zygote.attempt(lambda: compare(order, module, config, gap))
     recorder, cut = Recorder(gap.warned), module.root.cut
     labels = []
-    known, label = set(sys.modules), ""
+    known, label = {*sys.modules, module.name}, ""
     # What ends this build while a statement is executed: the next one stops before that.
     _zygote.watch_loads([], print, lambda: (label, executed(known)) if label else None)
-    for label, statement in statements(module, config):
-        if label == order.before:
-            cut = f"{label}: {order.because}"
-            break
-        labels.append(label)
-        reason = execute(recorder, statement, gap) or taken(config, known)
-        if failed and failed.startswith(f"{label}: "):
-            reason = reason or failed[len(label) + 2 :]
-        if reason:
-            _zygote.fail(reason, label, executed(known))
+    todo = statements(module, config)
+    try:
+        for label, statement in todo:
+            if label == order.before:
+                cut = f"{label}: {order.because}"
+                break
+            labels.append(label)
+            reason = execute(recorder, statement, gap) or taken(config, known)
+            if failed and failed.startswith(f"{label}: "):
+                reason = reason or failed[len(label) + 2 :]
+            if reason:
+                _zygote.fail(reason, label, executed(known))
+    finally:
+        todo.close()
     if failed:
         _zygote.fail(failed)
     label = ""
+    if module.stand_in and module.stand_in() is not None:
+        _zygote.fail("an import keeps the test module, which is another object in each run")
     stash = Stash(recorder, module.path)
     reason = stash.trouble(module.name, gap.warned)
     gap.leave()
@@ -315,18 +330,25 @@ def statements(module, config):
 
 
 def imports(module):
-    """The same of the module's imports alone."""
-    space = {
-        "__name__": module.name,
-        "__package__": module.name.rpartition(".")[0],
-        "__file__": module.path,
-        "__builtins__": sys.modules["builtins"],
-    }
-    for number, node in enumerate(module.root.statements):
-        ast = sys.modules["ast"]
-        code = compile(ast.Module([node], []), module.path, "exec", dont_inherit=True)
-        text = ast.unparse(node).partition("\n")[0]
-        yield f"`{text[:60]}` ({number})", lambda code=code: exec(code, space)
+    """The same of the module's imports alone. While they are executed the module has a stand-in in
+    `sys.modules`, where what is imported may look for it."""
+    if module.name in sys.modules:
+        # It is not imported again.
+        return
+    stand_in = sys.modules["importlib.util"].module_from_spec(module.spec())
+    space = vars(stand_in)
+    space["__builtins__"] = sys.modules["builtins"]
+    sys.modules[module.name] = stand_in
+    module.stand_in = weakref.ref(stand_in)
+    del stand_in
+    try:
+        for number, node in enumerate(module.root.statements):
+            ast = sys.modules["ast"]
+            code = compile(ast.Module([node], []), module.path, "exec", dont_inherit=True)
+            text = ast.unparse(node).partition("\n")[0]
+            yield f"`{text[:60]}` ({number})", lambda code=code: exec(code, space)
+    finally:
+        sys.modules.pop(module.name, None)
 
 
 def compare(order, module, config, gap):
@@ -365,7 +387,7 @@ def difference(world, module):
     hidden = Hidden(None)
     hidden.modules = {n: m for n, m in sys.modules.items() if n not in world.modules}
     for name, loaded in hidden.modules.items():
-        if getattr(loaded, "__file__", None) in module.named:
+        if name != module.name and getattr(loaded, "__file__", None) in module.named:
             return f"it imports the test module `{name}`"
     return world.differences(hidden, HARMLESS) or observe.barrier()
 
@@ -417,13 +439,17 @@ def rehearse(module, stash, config, labels):
     sys.path[:] = module.search
     known = list(sys.modules)
     pending = list(stash.statements)
-    for label, statement in statements(module, config):
-        if label not in labels:
-            break
-        statement()
-        loads = pending.pop(0).loads()
-        if any(load.name in stash.table for load in loads):
-            return f"{label}: it is not asked for in the same way again"
+    todo = statements(module, config)
+    try:
+        for label, statement in todo:
+            if label not in labels:
+                break
+            statement()
+            loads = pending.pop(0).loads()
+            if any(load.name in stash.table for load in loads):
+                return f"{label}: it is not asked for in the same way again"
+    finally:
+        todo.close()
     gap.leave()
     if [name for name in sys.modules if name not in known] != list(stash.modules):
         return "other modules are there when all is given back"
