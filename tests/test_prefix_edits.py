@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
+
+import pytest
 
 from .harness.cases import Case, Twist, below, each, edit, play, select, write
 from .harness.daemon import processes_with
@@ -386,3 +389,27 @@ def test_edit_by_a_test(sandbox: Sandbox) -> None:
     later = sandbox.finish(sandbox.start(sandbox.pyseidon, "-rA"))
     assert difference(plain, later)
     assert (sandbox.project / "helpers.py").read_text() == "COUNT = len('xxxxxx')\n"
+
+
+@pytest.mark.parametrize("mode", ["checked-hash", "unchecked-hash"])
+def test_byte_code_that_stands_for_a_hash(sandbox: Sandbox, mode: str) -> None:
+    """Outdated byte code of the first kind is written anew, whatever the source's time; that of the
+    second is never outdated."""
+    sandbox.write("mod.py", "WORD = 'one'\n")
+    sandbox.write("conftest.py", "import mod\n")
+    sandbox.write("test_a.py", "import mod\n\ndef test_a():\n    print(mod.WORD)\n")
+    compiling = [
+        str(sandbox.environment.python),
+        "-m",
+        "compileall",
+        "-q",
+        "--invalidation-mode",
+        mode,
+        "mod.py",
+    ]
+    subprocess.run(compiling, cwd=sandbox.project, check=True)
+    times = os.stat(sandbox.project / "mod.py")
+    sandbox.write("mod.py", "WORD = 'two'\n")
+    os.utime(sandbox.project / "mod.py", ns=(times.st_atime_ns, times.st_mtime_ns))
+    shown = sandbox.same("-rA", at="Z2").stdout
+    assert ("two" if mode == "checked-hash" else "one") in shown

@@ -64,9 +64,21 @@ def is_fresh(cached, file):
         source = os.stat(file)
     except OSError:
         return False
-    if len(header) < 16 or header[4:8] != bytes(4):
-        # Checked by a hash of the source, or not at all: never outdated by time.
-        return len(header) == 16
+    if len(header) < 16 or header[:4] != sys.modules["_frozen_importlib_external"].MAGIC_NUMBER:
+        return False
+    flags = int.from_bytes(header[4:8], "little")
+    if flags > 3:
+        return False
+    if flags & 1:
+        checks = sys.modules["_imp"].check_hash_based_pycs
+        if checks == "never" or not (flags & 2 or checks == "always"):
+            # Never outdated.
+            return True
+        try:
+            with open(file, "rb") as stream:
+                return header[8:] == sys.modules["importlib.util"].source_hash(stream.read())
+        except OSError:
+            return False
     stamp = int(source.st_mtime) & 0xFFFFFFFF, source.st_size & 0xFFFFFFFF
     return stamp == (
         int.from_bytes(header[8:12], "little"),

@@ -79,11 +79,13 @@ WIDELIB = {
     ),
 }
 
-# And the plugin, which shows what it read when it was imported.
+# And the plugin, which shows what it read when it was imported: at the end, as one that does so
+# before the first test module has no run served from a Z3.
 WIDEPLUG = {
     "wideplug.py": (
         "import os\n\nREAD = os.environ.get('MODEL_PLUG', 'unset')\n\n\n"
-        "def pytest_report_header(config):\n    return 'wide 1.0 ' + READ\n"
+        "def pytest_terminal_summary(terminalreporter):\n"
+        "    terminalreporter.write_line('wide 1.0 ' + READ)\n"
     ),
 }
 
