@@ -253,6 +253,25 @@ def test_who_is_told_of_the_last_collection(sandbox: Sandbox) -> None:
     assert "start" in sandbox.same().stdout
 
 
+@pytest.mark.parametrize("error", ["ZeroDivisionError('of a handler')", "SystemExit(3)"])
+@pytest.mark.parametrize("python", interpreters(), ids=lambda v: f"py{v}")
+def test_a_handler_that_raises(new_sandbox, python: str, error: str) -> None:
+    sandbox = new_sandbox(environment(python))
+    sandbox.write(
+        "test_a.py",
+        f"""
+        import atexit
+
+        def end():
+            raise {error}
+
+        def test_a():
+            atexit.register(end)
+        """,
+    )
+    sandbox.same()
+
+
 def test_at_exit_in_order(sandbox: Sandbox) -> None:
     """Handlers last in first out, threads before them, and what only the end of the interpreter
     does: buffers of files that stay open, generators that wait, objects with `__del__`."""

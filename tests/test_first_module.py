@@ -49,18 +49,35 @@ STATE = {
         "from pdb import set_trace\nX = set_trace.__qualname__\n", at="Z2"
     ),
     "how many modules there are": Import(
-        "import sys\nX = len(sys.modules), list(sys.modules)[-3:], vars(sys.modules['test_a'])\n"
-        "X = *X[:2], X[2]['__file__'], X[2]['__spec__'], X[2]['__loader__'] is sys.meta_path[0]\n",
+        "import sys\nX = len(sys.modules), list(sys.modules)[-3:], 'test_a' in sys.modules\n",
+    ),
+    "what the test module has set so far": Import(
+        "import sys\nX = getattr(sys.modules['test_a'], 'SETTING', 'none')\n",
+        "SETTING = 'x'\nimport mod\n\ndef test_a():\n    print(mod.X)\n",
+        at="Z2",
+    ),
+    "an import in a circle": Import(
+        "try:\n    from test_a import SETTING as X\nexcept ImportError:\n    X = 'none'\n",
+        "SETTING = 'x'\nimport mod\n\ndef test_a():\n    print(mod.X)\n",
+        at="Z2",
+    ),
+    "a file that is not there": Import(
+        "import registry\nregistry.ITEMS.append(1)\nX = 1\n",
+        more="-- registry.py\nimport atexit\nITEMS = []\n"
+        "atexit.register(lambda: print(len(ITEMS)))\n-- conftest.py\nimport registry\n",
+        arguments=("-rA", "test_a.py", "test_b.py"),
+        at="Z2",
+    ),
+    "a submodule of a package that is there, and warns": Import(
+        test="from pkg import old\n\ndef test_a():\n    print(vars(old).keys())\n",
+        more="-- pkg/__init__.py\n-- pkg/old.py\nimport warnings\n"
+        "warnings.warn('old', DeprecationWarning, stacklevel=2)\n-- conftest.py\nimport pkg\n",
     ),
     "how many there are for a test in a package": Import(
         "import sys\nX = len(sys.modules), list(sys.modules)[-3:]\n",
         more="-- tests/__init__.py\n-- tests/test_b.py\nimport mod\n\n"
         "def test_b():\n    print(mod.X)\n-- pytest.ini\n[pytest]\npythonpath = .\n",
         arguments=("-rA", "tests/test_b.py"),
-    ),
-    "what is told of a test module that is not rewritten": Import(
-        "import sys\nX = type(sys.modules['test_a'].__loader__), sys.modules['test_a'].__spec__\n",
-        arguments=("-rA", "--assert=plain", "test_a.py"),
     ),
     "keeps the test module": Import(
         "import sys\nX = sys.modules['test_a']\n",

@@ -13,7 +13,6 @@ an edit of a test costs nothing.
 import gc
 import os
 import sys
-import weakref
 
 from pyseidon import _zygote, barriers, bytecode, conftests, observe, quiet, quiet_plugins, worker
 from pyseidon.captured import Captured
@@ -65,6 +64,8 @@ class FirstModule:
         self.named = set(paths)
         if not paths or not paths[0].endswith(".py") or not os.path.isfile(paths[0]):
             raise ValueError("the first argument is no test file")
+        if not all(map(os.path.exists, paths)):
+            raise ValueError("not all that is named is there, so no test module is imported")
         self.path = paths[0]
         if os.path.basename(self.path) in ("conftest.py", "__init__.py"):
             raise ValueError("the first argument is no test module")
@@ -75,8 +76,8 @@ class FirstModule:
         else:
             self.root = quiet.imports_of(self.source, self.path)
         self.name, self.search = self.find()
-        # A reference to what stands for it in `sys.modules`.
-        self.stand_in = None
+        # See `have_stand_in`.
+        self.stand_in, self.is_read = None, False
 
     def is_like(self, other):
         """Whether imports of another one are the same."""
@@ -85,11 +86,25 @@ class FirstModule:
     def facts(self):
         return self.path, self.mode, self.root.digest, self.name, self.search
 
-    def spec(self):
-        """As pytest's import hook makes it, or with `--assert=plain` the import system."""
-        hooks = [f for f in sys.meta_path if type(f).__name__ == "AssertionRewritingHook"]
-        make = sys.modules["importlib.util"].spec_from_file_location
-        return make(self.name, self.path, loader=hooks[0] if hooks else None)
+    def have_stand_in(self):
+        """Makes what stands for the module in `sys.modules` while its imports are executed. It may
+        be counted; who reads it, or keeps it, would see another one in the run."""
+
+        class StandIn(type(sys)):
+            def __getattribute__(stand_in, key):
+                by = sys._getframe(1).f_globals.get("__name__")
+                if not str(by).startswith("pyseidon."):
+                    self.is_read = True
+                return super().__getattribute__(key)
+
+        self.stand_in = StandIn(self.name)
+
+    def looked_at(self):
+        """Whether somebody has read that, or keeps it, in words, or None."""
+        # In `self`, in the call and in `sys.modules`.
+        if self.is_read or sys.getrefcount(self.stand_in) > 2 + (self.name in sys.modules):
+            return "it looks at the test module in `sys.modules`"
+        return None
 
     def find(self):
         """The module's name, and `sys.path` as pytest extends it for this module."""
@@ -230,6 +245,7 @@ def go_on(order, parts):
     observe.start_plugins("the first test module", {"fork": switches})
     sys.path[:] = module.search
     written = _zygote.written()
+    module.have_stand_in()
     failed = _zygote.attempt(lambda: compare(order, module, config, gap))
     recorder, cut = Recorder(gap.warned), module.root.cut
     labels = []
@@ -243,7 +259,7 @@ def go_on(order, parts):
                 cut = f"{label}: {order.because}"
                 break
             labels.append(label)
-            reason = execute(recorder, statement, gap) or taken(config, known)
+            reason = execute(recorder, statement, gap, module) or taken(config, known)
             if failed and failed.startswith(f"{label}: "):
                 reason = reason or failed[len(label) + 2 :]
             if reason:
@@ -252,9 +268,7 @@ def go_on(order, parts):
         todo.close()
     if failed:
         _zygote.fail(failed)
-    label = ""
-    if module.stand_in and module.stand_in() is not None:
-        _zygote.fail("an import keeps the test module, which is another object in each run")
+    label, module.stand_in = "", None
     stash = Stash(recorder, module.path)
     reason = stash.trouble(module.name, gap.warned)
     gap.leave()
@@ -335,12 +349,13 @@ def imports(module):
     if module.name in sys.modules:
         # It is not imported again.
         return
-    stand_in = sys.modules["importlib.util"].module_from_spec(module.spec())
-    space = vars(stand_in)
-    space["__builtins__"] = sys.modules["builtins"]
-    sys.modules[module.name] = stand_in
-    module.stand_in = weakref.ref(stand_in)
-    del stand_in
+    space = {
+        "__name__": module.name,
+        "__package__": module.name.rpartition(".")[0],
+        "__file__": module.path,
+        "__builtins__": sys.modules["builtins"],
+    }
+    sys.modules[module.name] = module.stand_in or type(sys)(module.name)
     try:
         for number, node in enumerate(module.root.statements):
             ast = sys.modules["ast"]
@@ -367,19 +382,19 @@ def compare(order, module, config, gap):
     for label, statement in statements(module, config):
         if label == order.before:
             break
-        reason = execute(recorder, statement, gap) or difference(world, module)
+        reason = execute(recorder, statement, gap, module) or difference(world, module)
         if reason:
             return f"{label}: {reason}"
     return None
 
 
-def execute(recorder, statement, gap):
+def execute(recorder, statement, gap, module):
     """Executes one statement. Returns why it cannot be executed ahead, in words, or None."""
     try:
         reason = recorder.execute(statement)
     except BaseException as error:
         return f"it raises {type(error).__name__}: {error}"
-    return reason or gap.trouble()
+    return reason or gap.trouble() or module.looked_at()
 
 
 def difference(world, module):

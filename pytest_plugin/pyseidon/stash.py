@@ -234,6 +234,14 @@ class Warned:
         )
 
 
+def importing(frame):
+    """Of these frames and those that called it, the first that is not the import system's own: of
+    `from package import module` it calls itself."""
+    while frame.f_back and frame.f_code.co_filename.startswith("<frozen importlib."):
+        frame = frame.f_back
+    return frame
+
+
 class Stash:
     """What was executed ahead, by the names of its modules."""
 
@@ -333,7 +341,7 @@ class Stash:
     def adopt(self, name):
         """Called when the import system is about to look for one of the modules. Raises what a
         signal handler of the run raised meanwhile, as it may in any import."""
-        frame = sys._getframe(1)
+        frame = importing(sys._getframe(1))
         load = self.table[name]
         if sys.path != self.path or self.finders != (sys.meta_path, sys.path_hooks):
             self.defect = f"`{name}` is looked for under another search path"
