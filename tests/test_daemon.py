@@ -36,14 +36,27 @@ def warm(project: Sandbox) -> Sandbox:
 def daemons(sandbox: Sandbox) -> list[int]:
     """By the kernel's list, not by the daemon's own."""
 
-    def is_daemon(pid: int) -> bool:
+    def read(pid: int, name: str) -> str:
+        """Nothing of a process that is gone."""
         try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            return Path(f"/proc/{pid}/{name}").read_text(errors="replace")
         except OSError:
-            return False
-        return words[0].endswith(b"pyseidon-daemon") and words[1:2] == [b"run"]
+            return ""
 
-    return [pid for pid in processes_with(str(sandbox.runtime)) if is_daemon(pid)]
+    def is_daemon(pid: int) -> bool:
+        words = [*read(pid, "cmdline").split("\0"), ""]
+        return words[0].endswith("pyseidon-daemon") and words[1] == "run"
+
+    def parent(pid: int) -> int:
+        [number] = re.findall(r"^PPid:\t(\d+)$", read(pid, "status"), re.MULTILINE) or ["0"]
+        return int(number)
+
+    # What a daemon forks has the daemon's words until it executes a program of its own.
+    return [
+        pid
+        for pid in processes_with(str(sandbox.runtime))
+        if is_daemon(pid) and not is_daemon(parent(pid))
+    ]
 
 
 def test_the_first_run_is_plain_and_the_second_warm(project: Sandbox) -> None:
