@@ -26,6 +26,8 @@ class Import:
     """Further files, as in `harness.cases`."""
     arguments: tuple[str, ...] = RUN
     at: str = "Z3"
+    cut: str = ""
+    """Of a Z3 that does not hold all of the imports: in the reason."""
 
 
 def project(sandbox: Sandbox, case: Import) -> None:
@@ -147,6 +149,18 @@ STATE = {
         "import warnings\nwarnings.simplefilter('ignore', UserWarning)\nX = 1\n",
         "import warnings\nimport mod\nwarnings.warn('unseen')\n\ndef test_a():\n    pass\n",
     ),
+    "warning filters of modules that load others": Import(
+        "import warnings\nimport other\nwarnings.filterwarnings('ignore', message='mod')\nX = 1\n",
+        "import mod\nimport warnings\n\ndef test_a():\n"
+        "    print([entry[1] for entry in warnings.filters])\n",
+        "-- other.py\nimport warnings\nimport last\n"
+        "warnings.simplefilter('always', ImportWarning)\n"
+        "-- last.py\nimport warnings\nwarnings.filterwarnings('ignore', message='last')\n",
+    ),
+    "a namespace within a package": Import(
+        "import pkg.space.inner\nX = list(pkg.space.__path__)\n",
+        more="-- pkg/__init__.py\n-- pkg/space/inner.py\n",
+    ),
     "registers in what a conftest has loaded": Import(
         "import registry\nregistry.NAMES.append('mod')\nX = registry.NAMES\n",
         more="-- registry.py\nNAMES = []\n-- conftest.py\nimport pytest\nimport registry\n\n"
@@ -212,9 +226,11 @@ STATE = {
     "a random number at import": Import(
         "import random\nX = 1\nY = random.random()\n",
         "import json.tool\nimport mod\n\ndef test_a():\n    print(mod.X)\n",
+        cut="draws a random number",
     ),
     "an import that fails": Import(
-        test="import json.tool\nimport nowhere\n\ndef test_a():\n    pass\n"
+        test="import json.tool\nimport nowhere\n\ndef test_a():\n    pass\n",
+        cut="it raises ModuleNotFoundError",
     ),
     "an import that may fail": Import(
         test="try:\n    import nowhere\nexcept ImportError:\n    nowhere = None\nimport mod\n\n"
@@ -260,6 +276,9 @@ def test_imports(sandbox: Sandbox, case: Import) -> None:
     sandbox.until_ready()
     again = sandbox.warm(*case.arguments, at=case.at)
     assert_same(plain, again, "the second warm run")
+    if case.at == "Z3":
+        why = sandbox.last_run().why
+        assert case.cut in (why or "") and bool(why) == bool(case.cut)
 
 
 EDITS = {

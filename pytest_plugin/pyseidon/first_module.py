@@ -28,6 +28,9 @@ HARMLESS = {
     # Restored, or done again, by the stash.
     "environment",
     "loggers",
+    ("warnings", "filters"),
+    # Where handlers are ended, the latest first; a weak reference to each.
+    ("logging", "_handlerList"),
     # How to copy and pickle objects of further classes.
     ("copyreg", "dispatch_table"),
     # What is done at the end of the main thread.

@@ -441,8 +441,12 @@ def files_of(modules):
 def packages(modules):
     """The directories of every package among these."""
     found = {}
+    namespace = sys.modules["_frozen_importlib_external"]._NamespacePath
     for name, module in modules.items():
         path = getattr(module, "__dict__", {}).get("__path__")
+        if type(path) is namespace:
+            # Asked itself it looks for the package that it is in, which may be hidden.
+            path = path._path
         if path is not None:
             try:
                 found[name] = [os.path.abspath(entry) for entry in path if isinstance(entry, str)]

@@ -45,6 +45,14 @@ class Load:
             found.extend(step for step in load.steps if type(step) is Load)
         return found
 
+    def effects(self):
+        """All effects in it, in the order in which they were had."""
+        for step in self.steps:
+            if type(step) is Load:
+                yield from step.effects()
+            else:
+                yield step
+
 
 class Recorder:
     """Notes what import statements do while `execute` executes them."""
@@ -83,10 +91,9 @@ class Recorder:
             self.put_back()
         after = list(warnings.filters)
         warnings.filters[:] = statement.filters
-        for load in statement.loads():
-            for step in load.steps:
-                if type(step) is Filters:
-                    step(None)
+        for effect in statement.effects():
+            if type(effect) is Filters:
+                effect(None)
         if warnings.filters != after:
             return "it changes warning filters"
         if sys.path != path:
@@ -103,7 +110,7 @@ class Recorder:
     def after(self, is_loaded):
         self.note()
         load = self.stack.pop()
-        inside = [s for one in load.loads() for s in one.steps if type(s) is Filters]
+        inside = [effect for effect in load.effects() if type(effect) is Filters]
         known = load.filters + [entry for step in inside for entry in step.new]
         now = sys.modules["warnings"].filters
         new = [entry for entry in now if not any(entry is other for other in known)]
@@ -343,7 +350,7 @@ class Stash:
         signal handler of the run raised meanwhile, as it may in any import."""
         frame = importing(sys._getframe(1))
         load = self.table[name]
-        if sys.path != self.path or self.finders != (sys.meta_path, sys.path_hooks):
+        if self.is_elsewhere(name):
             self.defect = f"`{name}` is looked for under another search path"
         loads, effects = [], []
         if frame.f_code.co_filename == self.importer and frame.f_code.co_name == "<module>":
@@ -378,6 +385,10 @@ class Stash:
                     done += 1
         if interruption is not None:
             raise interruption
+
+    def is_elsewhere(self, name):
+        """Whether the module may not be found where it was."""
+        return sys.path != self.path or self.finders != (sys.meta_path, sys.path_hooks)
 
     def collect(self, load, loads, effects):
         """Adds what is not given back yet, in the order in which it was done."""
