@@ -269,6 +269,10 @@ STATE = {
 
 @pytest.mark.parametrize("case", STATE.values(), ids=STATE)
 def test_imports(sandbox: Sandbox, case: Import) -> None:
+    play(sandbox, case)
+
+
+def play(sandbox: Sandbox, case: Import) -> None:
     project(sandbox, case)
     sandbox.env["GONE"] = "there"
     plain = sandbox.same(*case.arguments, at=case.at)

@@ -127,7 +127,7 @@ def found(state):
     rebound = {id(owner) for handler, _ in refresh.HANDLERS for owner in (handler, vars(handler))}
     rebound |= {id(getattr(sys, name)) for name in NAMES}
     rebound.update(state.copies)
-    for name in NAMES:
+    for name in (*NAMES, *(f"__{name}__" for name in NAMES)):
         # What was there at Z0 is frozen, so it is not among the referrers.
         # No variable may hold it here: before Python 3.11 that would be in a dictionary.
         owners = gc.get_referrers(getattr(sys, name))

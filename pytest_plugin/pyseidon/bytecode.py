@@ -8,6 +8,8 @@ have, before it goes on.
 import os
 import sys
 
+from pyseidon.world import space_of
+
 
 def unwritten(modules, compiled=()):
     """What of these modules' byte code is missing or outdated: functions that write it; and the
@@ -23,9 +25,9 @@ def unwritten(modules, compiled=()):
             fresh.add(cached)
         elif is_writable(cached):
             loader = external.SourceFileLoader("", path)
-            found.append(lambda loader=loader: loader.get_code(""))
+            found.append(silently(lambda loader=loader: loader.get_code("")))
     for module in modules:
-        names = getattr(module, "__dict__", {})
+        names = space_of(module)
         loader, spec = names.get("__loader__"), names.get("__spec__")
         file = names.get("__file__")
         if spec is None or not isinstance(file, str) or not file.endswith(".py"):
@@ -37,16 +39,42 @@ def unwritten(modules, compiled=()):
             if is_fresh(cached, file):
                 fresh.add(os.path.abspath(cached))
             elif is_writable(cached):
-                found.append(lambda loader=loader, name=spec.name: loader.get_code(name))
+                code = lambda loader=loader, name=spec.name: loader.get_code(name)  # noqa: E731
+                found.append(silently(code))
         elif rewrite is not None and isinstance(loader, rewrite.AssertionRewritingHook):
             source, target = rewritten_paths(rewrite, file)
             if rewrite._read_pyc(source, target) is not None:
                 fresh.add(str(target))
             elif is_writable(str(target)):
-                found.append(
-                    lambda paths=(source, target), hook=loader: write(rewrite, hook, *paths)
-                )
+                paths = source, target
+                found.append(silently(lambda p=paths, h=loader: write(rewrite, h, *p)))
     return found, fresh
+
+
+def silently(write):
+    """A function that calls this one without the compiler's warnings: they were given before. (The
+    version of the filters stays: with another one, warnings that were shown are shown again.)"""
+
+    def call():
+        filters = sys.modules["warnings"].filters
+        filters.insert(0, ("ignore", None, Warning, None, 0))
+        try:
+            write()
+        finally:
+            del filters[0]
+
+    return call
+
+
+def warnings_of(module):
+    """What the compiler warns of in this module: `(category, text, line)`."""
+    warnings = sys.modules["warnings"]
+    with open(space_of(module)["__file__"], "rb") as file:
+        source = file.read()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        compile(source, space_of(module)["__file__"], "exec", dont_inherit=True)
+    return {(warning.category, str(warning.message), warning.lineno) for warning in told}
 
 
 def with_others(modules):

@@ -16,6 +16,7 @@ import sys
 
 from pyseidon import _zygote, arguments, bytecode, observe, stops, worker
 from pyseidon.captured import Captured
+from pyseidon.world import space_of
 
 MAIN = "pytest_cmdline_main"
 # Plugins whose `pytest_load_initial_conftests` has been read: of the arguments they look at
@@ -430,7 +431,7 @@ def loaded_otherwise(modules):
     words, or None. It may compile in its own way, and keep its own byte code."""
     external = sys.modules["_frozen_importlib_external"]
     for module in list(modules):
-        loader = getattr(module, "__dict__", {}).get("__loader__")
+        loader = space_of(module).get("__loader__")
         kind = type(loader)
         if issubclass(kind, external.SourceLoader) and kind is not external.SourceFileLoader:
             return f"`{module.__name__}` is loaded by `{kind.__module__}.{kind.__qualname__}`"

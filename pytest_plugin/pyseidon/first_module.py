@@ -18,7 +18,7 @@ from pyseidon import _zygote, barriers, bytecode, conftests, observe, quiet, qui
 from pyseidon.captured import Captured
 from pyseidon.effects import Hidden
 from pyseidon.stash import Recorder, Stash
-from pyseidon.world import World
+from pyseidon.world import World, file_of, space_of
 
 # Raised in place of `importlib.import_module`. Its class is one that is there anyway.
 STOP = GeneratorExit("the module's name is known")
@@ -311,7 +311,7 @@ def go_on(order, parts):
 def executed(known):
     """Files that may have something to do with what went wrong, as they are not installed: those
     of modules that are not among `known`, and of those that are being loaded."""
-    files = {getattr(m, "__file__", None) for n, m in list(sys.modules.items()) if n not in known}
+    files = {file_of(module) for name, module in list(sys.modules.items()) if name not in known}
     return sorted(
         os.path.abspath(file)
         for file in files
@@ -405,7 +405,7 @@ def difference(world, module):
     hidden = Hidden(None)
     hidden.modules = {n: m for n, m in sys.modules.items() if n not in world.modules}
     for name, loaded in hidden.modules.items():
-        if name != module.name and getattr(loaded, "__file__", None) in module.named:
+        if name != module.name and file_of(loaded) in module.named:
             return f"it imports the test module `{name}`"
     return world.differences(hidden, HARMLESS) or observe.barrier()
 
@@ -417,8 +417,8 @@ def is_looked_at(config, name, module):
     top = name.partition(".")[0]
     if top in ("_pytest", "pytest", "pluggy", "iniconfig", "packaging"):
         return True
-    file = getattr(module, "__file__", None)
-    if not isinstance(file, str):
+    file = file_of(module)
+    if file is None:
         # (Cython makes modules without one to share its types.)
         return top in sys.builtin_module_names
     home = os.path.dirname(os.__file__) + os.sep
@@ -440,13 +440,16 @@ def kept(modules):
         if hasattr(sys.modules.get(name), key)
     }
     for name, module in modules.items():
-        for value in list(getattr(module, "__dict__", {}).values()) if name != "pdb" else ():
+        for value in list(space_of(module).values()) if name != "pdb" else ():
             if id(value) in replaced:
                 return f"`{name}` keeps `{replaced[id(value)]}`, which pytest replaces"
     return None
 
 
-REPLACED = (("pdb", "set_trace"), ("sys", "unraisablehook"), ("threading", "excepthook"))
+REPLACED = (
+    *(("pdb", "set_trace"), ("sys", "unraisablehook"), ("threading", "excepthook")),
+    *(("warnings", "filters"), ("warnings", "_showwarnmsg_impl")),
+)
 
 
 def rehearse(module, stash, config, labels):
@@ -486,6 +489,6 @@ def mismatch(config, module, stash):
     if not module.is_like(now):
         return "the first test module imports something else"
     for name, loaded in stash.modules.items():
-        if getattr(loaded, "__file__", None) in now.named:
+        if file_of(loaded) in now.named:
             return f"the test module `{name}` is imported by another one"
     return None

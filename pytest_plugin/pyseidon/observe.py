@@ -15,6 +15,7 @@ import _signal
 import posix
 
 from pyseidon import _zygote, barriers, forget, refresh
+from pyseidon.world import space_of
 
 STATE = None
 
@@ -428,7 +429,7 @@ def files_of(modules):
     """`(file, byte code's place or None)` of those of these that have a file."""
     found = []
     for module in modules:
-        names = getattr(module, "__dict__", {})
+        names = space_of(module)
         file = names.get("__file__")
         if not isinstance(file, str):
             continue
@@ -443,7 +444,7 @@ def packages(modules):
     found = {}
     namespace = sys.modules["_frozen_importlib_external"]._NamespacePath
     for name, module in modules.items():
-        path = getattr(module, "__dict__", {}).get("__path__")
+        path = space_of(module).get("__path__")
         if type(path) is namespace:
             # Asked itself it looks for the package that it is in, which may be hidden.
             path = path._path

@@ -8,6 +8,7 @@ looks for it, together with what was loaded on its behalf, in the same order and
 effects (`Stash.adopt`).
 """
 
+import gc
 import os
 import sys
 
@@ -16,6 +17,7 @@ import posix
 
 from pyseidon import _zygote, bytecode, refresh
 from pyseidon.adoption import MOST_INTERRUPTIONS, is_own
+from pyseidon.world import file_of, space_of
 
 
 class Load:
@@ -69,6 +71,7 @@ class Recorder:
         self.atexit = sys.modules["atexit"]
         self.natural = {name: getattr(self.atexit, name) for name in ("register", "unregister")}
         self.stand_ins = {"register": self.register, "unregister": self.unregister}
+        self.holders = self.count_holders()
 
     def execute(self, function):
         """Calls `function`, which executes one import statement. Returns why what that did cannot
@@ -96,6 +99,11 @@ class Recorder:
                 effect(None)
         if warnings.filters != after:
             return "it changes warning filters"
+        if any(type(step) is not Load for step in statement.steps):
+            # As a module's `__getattr__` does, or one that fails: the run executes these again.
+            return "not only modules that it loads do something else"
+        if self.is_kept():
+            return "it keeps a function of `atexit` elsewhere than in a module's variable"
         if sys.path != path:
             return "it changes `sys.path`"
         return None
@@ -136,12 +144,24 @@ class Recorder:
     def put_back(self):
         """In modules that have taken the functions themselves."""
         for name, module in list(sys.modules.items()):
-            space = getattr(module, "__dict__", None)
-            if name not in self.known and type(space) is dict:
-                for key, value in list(space.items()):
-                    for kind, stand_in in self.stand_ins.items():
-                        if type(value) is type(stand_in) and value == stand_in:
-                            space[key] = self.natural[kind]
+            space = space_of(module) if name not in self.known else {}
+            for key, value in list(space.items()):
+                for kind, stand_in in self.stand_ins.items():
+                    if type(value) is type(stand_in) and value == stand_in:
+                        space[key] = self.natural[kind]
+
+    def count_holders(self):
+        """How many hold each of the functions that stand in."""
+        return [sys.getrefcount(stand_in) for stand_in in self.stand_ins.values()]
+
+    def is_kept(self):
+        """Whether somebody has one of these, say in a class or as a default, to whom the natural
+        one cannot be given back."""
+        if self.count_holders() == self.holders:
+            return False
+        # Not what nobody can reach any more.
+        gc.collect()
+        return self.count_holders() != self.holders
 
     def note(self):
         """Notes what the innermost module did since the last call."""
@@ -177,7 +197,7 @@ class Environment:
 
 
 class Filters:
-    """Warning filters that were put before the others."""
+    """Warning filters that were put before the others, or behind them."""
 
     def __init__(self, new):
         self.new = new
@@ -204,9 +224,11 @@ class Warned:
         if self.warning.filename == importer:
             return True
         for name, module in modules.items():
-            if getattr(module, "__file__", None) == self.warning.filename:
+            if file_of(module) == self.warning.filename:
                 self.module = name
                 return True
+        # The module of which the compiler gives it.
+        self.compiled = None
         return False
 
     def is_shown_again(self, importer, warned):
@@ -230,6 +252,9 @@ class Warned:
 
     def issue(self, module, lineno, registry):
         known = self.warning
+        if self.compiled is not None and bytecode.unwritten([self.compiled])[1]:
+            # A run before this one has written its byte code.
+            return
         sys.modules["warnings"].warn_explicit(
             known.message,
             known.category,
@@ -306,14 +331,14 @@ class Stash:
         for load in self.table.values():
             load.unwritten, fresh = bytecode.unwritten([load.module])
             self.fresh |= fresh
-            space = getattr(load.module, "__dict__", None)
-            if type(space) is dict:
-                space.pop("__warningregistry__", None)
+            space_of(load.module).pop("__warningregistry__", None)
             self.unbind(load)
         self.compiled = set(compiled)
-        files = {getattr(module, "__file__", None) for module in self.modules.values()}
+        files = set(map(file_of, self.modules.values()))
         others, fresh = bytecode.unwritten((), self.compiled - files)
         self.fresh |= fresh
+            if load.unwritten:
+                self.note_compiler(load)
         if others:
             first = next(iter(self.table.values()))
             first.unwritten = [*first.unwritten, *others]
@@ -334,12 +359,21 @@ class Stash:
     def unbind(self, load):
         """From a package that was there before, or is given back before it."""
         package, _, name = load.name.rpartition(".")
+    def note_compiler(self, load):
+        """Which of its warnings are the compiler's: whoever finds byte code has none of them."""
+        told = bytecode.warnings_of(load.module)
+        for step in load.steps:
+            if type(step) is Warned:
+                known = step.warning
+                if (known.category, str(known.message), known.lineno) in told:
+                    step.compiled = load.module
+
         above = self.table.get(package)
         owner = sys.modules.get(package)
         if owner is None or (above is not None and load in above.loads()):
             return
-        space = getattr(owner, "__dict__", None)
-        if type(space) is dict and space.get(name) is load.module:
+        space = space_of(owner)
+        if space.get(name) is load.module:
             del space[name]
             load.bound_in = space
 

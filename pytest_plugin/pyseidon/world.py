@@ -141,6 +141,19 @@ def spaces(modules):
             yield name, namespace.__get__(module)
 
 
+def space_of(module):
+    """The namespace of what is in `sys.modules`, without asking it: it may do something when an
+    attribute is asked for. Empty for what is no module."""
+    namespace = Module.__dict__["__dict__"]
+    return namespace.__get__(module) if isinstance_of(module, Module) else {}
+
+
+def file_of(module):
+    """The same of its file, or None."""
+    file = space_of(module).get("__file__")
+    return file if isinstance(file, str) else None
+
+
 def containers(world):
     """`((owner's name, key), (container, its elements))` in namespaces and classes."""
     owners = [
