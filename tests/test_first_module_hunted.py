@@ -93,8 +93,33 @@ ASKED = {
     ),
 }
 
+HELD = {
+    "filters that are appended": Import(
+        "import warnings\nimport other\nwarnings.simplefilter('ignore', ResourceWarning)\n"
+        "warnings.simplefilter('default', BytesWarning, append=True)\nX = 1\n",
+        "import mod\nimport warnings\nSEEN = [entry[:3] for entry in warnings.filters]\n\n"
+        "def test_a():\n    print(SEEN)\n",
+        "-- other.py\nimport warnings\n"
+        "warnings.simplefilter('always', UnicodeWarning, append=True)\n"
+        "warnings.simplefilter('ignore', FutureWarning)\n",
+    ),
+    "flags, codecs, schemes, levels": Import(
+        "import logging\nimport re\nimport urllib.parse\n"
+        "X = re.I | re.X | re.S | re.A, 'a'.encode('cp437')\n"
+        "urllib.parse.uses_netloc.append('own')\nlogging.addLevelName(7, 'TRACE')\n",
+        "import sys\nimport mod\nimport urllib.parse\nimport logging\n\n" + PRINTS_MODULES + ""
+        "    print(urllib.parse.urljoin('own://a/b', 'c'), logging.getLevelName(7))\n",
+    ),
+    "a level that has another name": Import(
+        "import logging\nlogging.addLevelName(logging.WARNING, 'WARN')\nX = 1\n",
+        cut="it changed `_levelToName` of `logging`",
+    ),
+}
 
-@pytest.mark.parametrize("case", [*KEPT.values(), *ASKED.values()], ids=[*KEPT, *ASKED])
+
+@pytest.mark.parametrize(
+    "case", [*KEPT.values(), *ASKED.values(), *HELD.values()], ids=[*KEPT, *ASKED, *HELD]
+)
 def test_imports(sandbox: Sandbox, case: Import) -> None:
     play(sandbox, case)
 

@@ -14,11 +14,13 @@ import gc
 import os
 import sys
 
+from _operator import is_
+
 from pyseidon import _zygote, barriers, bytecode, conftests, observe, quiet, quiet_plugins, worker
 from pyseidon.captured import Captured
 from pyseidon.effects import Hidden
 from pyseidon.stash import Recorder, Stash
-from pyseidon.world import World, file_of, space_of
+from pyseidon.world import NOTHING, World, file_of, space_of
 
 # Raised in place of `importlib.import_module`. Its class is one that is there anyway.
 STOP = GeneratorExit("the module's name is known")
@@ -44,6 +46,24 @@ HARMLESS = {
     ("ctypes", "_pointer_type_cache"),
     ("ctypes", "_c_functype_cache"),
     ("functools", "_convert"),
+    # `typing_extensions` puts its own there, for its own types; nothing else is told apart by it.
+    *(
+        ("typing", f"_{name}")
+        for name in ("check_generic", "collect_parameters", "collect_type_vars")
+    ),
+}
+# The same as long as something is only added: what was found or registered before stays.
+GROWING = {
+    ("encodings", "_cache"),
+    ("_csv", "_dialects"),
+    # What clears its caches: one for each function that has one.
+    ("typing", "_cleanups"),
+    ("ipaddress._BaseV4", "_netmask_cache"),
+    ("ipaddress._BaseV6", "_netmask_cache"),
+    ("logging", "_levelToName"),
+    ("logging", "_nameToLevel"),
+    *(("urllib.parse", f"uses_{part}") for part in ("relative", "netloc", "params")),
+    *(("urllib.parse", f"uses_{part}") for part in ("query", "fragment")),
 }
 MARKS = ("filterwarnings", "skip", "skipif", "xfail", "parametrize", "usefixtures")
 
@@ -407,7 +427,33 @@ def difference(world, module):
     for name, loaded in hidden.modules.items():
         if name != module.name and file_of(loaded) in module.named:
             return f"it imports the test module `{name}`"
-    return world.differences(hidden, HARMLESS) or observe.barrier()
+    return world.differences(hidden, HARMLESS | grown(world)) or observe.barrier()
+
+
+def grown(world):
+    """The places where only something was added that nothing quiet looks at."""
+    enum = sys.modules["enum"]
+    # A flag keeps each combination that was made.
+    flags = {
+        (f"{kind.__module__}.{kind.__qualname__}", "_value2member_map_")
+        for kind in world.classes
+        if issubclass(kind, enum.Flag)
+    }
+    found = set()
+    for place in (GROWING | flags) & set(world.containers):
+        container, copy = world.containers[place]
+        if type(copy) is list:
+            same = all(map(is_, container, copy)) and len(container) >= len(copy)
+        else:
+            same = all(container.get(key, NOTHING) is value for key, value in copy.items())
+        if same:
+            found.add(place)
+    finders, known = world.containers["sys", "meta_path"]
+    names = [type(finder).__name__ for finder in finders[len(known) :]]
+    if finders[: len(known)] == known and set(names) == {"_SixMetaPathImporter"}:
+        # It finds nothing but what the module `six` that it belongs to has under other names.
+        found.add(("sys", "meta_path"))
+    return found
 
 
 def is_looked_at(config, name, module):

@@ -123,7 +123,11 @@ class Recorder:
         now = sys.modules["warnings"].filters
         new = [entry for entry in now if not any(entry is other for other in known)]
         if new:
-            load.steps.append(Filters(new))
+            last = 0
+            while last < len(new) < len(now) and now[-1 - last] is new[-1 - last]:
+                last += 1
+            first = len(new) - last
+            load.steps.append(Filters(new[:first], new[first:]))
         if not is_loaded:
             # What it had loaded stays; a module it has not become.
             steps = self.stack[-1].steps
@@ -199,15 +203,20 @@ class Environment:
 class Filters:
     """Warning filters that were put before the others, or behind them."""
 
-    def __init__(self, new):
-        self.new = new
+    def __init__(self, before, behind):
+        self.before = before
+        self.behind = behind
+        self.new = [*before, *behind]
 
     def __call__(self, frame):
         warnings = sys.modules["warnings"]
-        for entry in reversed(self.new):
+        for entry in reversed(self.before):
             if entry in warnings.filters:
                 warnings.filters.remove(entry)
             warnings.filters.insert(0, entry)
+        for entry in self.behind:
+            if entry not in warnings.filters:
+                warnings.filters.append(entry)
         warnings._filters_mutated()
 
 
@@ -218,6 +227,8 @@ class Warned:
         self.warning = warning
         # The name of the module that it is attributed to; None for the one that imports.
         self.module = None
+        # The module of which the compiler gives it.
+        self.compiled = None
 
     def attribute(self, importer, modules):
         """Finds that module. Returns whether there is one."""
@@ -227,8 +238,6 @@ class Warned:
             if file_of(module) == self.warning.filename:
                 self.module = name
                 return True
-        # The module of which the compiler gives it.
-        self.compiled = None
         return False
 
     def is_shown_again(self, importer, warned):
@@ -243,6 +252,9 @@ class Warned:
         return len(warned) == known + 1
 
     def __call__(self, frame):
+        if self.compiled is not None and bytecode.unwritten([self.compiled])[1]:
+            # A run before this one has written its byte code.
+            return
         if self.module is None:
             space, lineno = frame.f_globals, frame.f_lineno
         else:
@@ -252,9 +264,6 @@ class Warned:
 
     def issue(self, module, lineno, registry):
         known = self.warning
-        if self.compiled is not None and bytecode.unwritten([self.compiled])[1]:
-            # A run before this one has written its byte code.
-            return
         sys.modules["warnings"].warn_explicit(
             known.message,
             known.category,
@@ -330,6 +339,8 @@ class Stash:
         were, `compiled` are sources that were compiled meanwhile."""
         for load in self.table.values():
             load.unwritten, fresh = bytecode.unwritten([load.module])
+            if load.unwritten:
+                self.note_compiler(load)
             self.fresh |= fresh
             space_of(load.module).pop("__warningregistry__", None)
             self.unbind(load)
@@ -337,8 +348,6 @@ class Stash:
         files = set(map(file_of, self.modules.values()))
         others, fresh = bytecode.unwritten((), self.compiled - files)
         self.fresh |= fresh
-            if load.unwritten:
-                self.note_compiler(load)
         if others:
             first = next(iter(self.table.values()))
             first.unwritten = [*first.unwritten, *others]
@@ -350,15 +359,6 @@ class Stash:
             stand_in = _zygote.finding(self.natural, self.table, self.adopt)
             _frozen_importlib._find_and_load = stand_in
 
-    def reset_environment(self, environment):
-        steps = [s for load in self.loads() for s in load.steps if type(s) is Environment]
-        names = {name for step in steps for name, _, _ in step.written}
-        former = ((name, environment.get(name)) for name in names)
-        Environment([(name, value, value) for name, value in former])(None)
-
-    def unbind(self, load):
-        """From a package that was there before, or is given back before it."""
-        package, _, name = load.name.rpartition(".")
     def note_compiler(self, load):
         """Which of its warnings are the compiler's: whoever finds byte code has none of them."""
         told = bytecode.warnings_of(load.module)
@@ -368,6 +368,15 @@ class Stash:
                 if (known.category, str(known.message), known.lineno) in told:
                     step.compiled = load.module
 
+    def reset_environment(self, environment):
+        steps = [s for load in self.loads() for s in load.steps if type(s) is Environment]
+        names = {name for step in steps for name, _, _ in step.written}
+        former = ((name, environment.get(name)) for name in names)
+        Environment([(name, value, value) for name, value in former])(None)
+
+    def unbind(self, load):
+        """From a package that was there before, or is given back before it."""
+        package, _, name = load.name.rpartition(".")
         above = self.table.get(package)
         owner = sys.modules.get(package)
         if owner is None or (above is not None and load in above.loads()):
