@@ -35,6 +35,20 @@ KEPT = {
         "    print(mod.OUT is sys.__stdout__)\n",
         cut="keeps `sys.__stdout__`",
     ),
+    "the names of all callers": Import(
+        "import sys\nX, frame = [], sys._getframe()\nwhile frame is not None:\n"
+        "    X.append(frame.f_code.co_name)\n    frame = frame.f_back\n",
+        cut="goes up the stack of calls",
+    ),
+    "the stack of calls": Import(
+        "import traceback\nX = [entry.name for entry in traceback.extract_stack()]\n",
+        cut="goes up the stack of calls",
+    ),
+    "a caller's name": Import(
+        "import inspect\nimport other\nX = other.name()\n",
+        more="-- other.py\nimport inspect\n\ndef name():\n"
+        "    return inspect.currentframe().f_back.f_globals['__name__']\n",
+    ),
     "the list of warning filters": Import(
         "from warnings import filters\nX = 1\n",
         "import mod\nimport warnings\nSAME = mod.filters is warnings.filters\n\n"

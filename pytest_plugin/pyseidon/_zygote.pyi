@@ -1,6 +1,7 @@
 """The extension: what `src/zygote` gives to the package's own modules."""
 
 from collections.abc import Sequence
+from types import CodeType
 from typing import Any, Callable, Literal, NoReturn, Optional
 
 class Order:
@@ -73,6 +74,12 @@ def watch() -> None: ...
 def unwatch() -> None: ...
 def resume() -> None:
     """Goes on to record a build after `unwatch`, from nothing."""
+
+def note_frames() -> None:
+    """Begins to note who asks for frames."""
+
+def frames() -> list[tuple[CodeType, CodeType | None]]:
+    """Who has asked for one since the last call: the code of each, and that of its caller."""
 
 def finding(
     natural: Callable[..., Any], stashed: dict[str, Any], adopt: Callable[[str], None]

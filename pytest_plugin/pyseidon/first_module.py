@@ -14,57 +14,16 @@ import gc
 import os
 import sys
 
-from _operator import is_
-
 from pyseidon import _zygote, barriers, bytecode, conftests, observe, quiet, quiet_plugins, worker
 from pyseidon.captured import Captured
 from pyseidon.effects import Hidden
+from pyseidon.harmless import HARMLESS, climbs, grown, is_looked_at, kept
 from pyseidon.stash import Recorder, Stash
-from pyseidon.world import NOTHING, World, file_of, space_of
+from pyseidon.world import World, file_of
 
 # Raised in place of `importlib.import_module`. Its class is one that is there anyway.
 STOP = GeneratorExit("the module's name is known")
 
-# What imports change in the standard library and what nothing quiet looks at.
-HARMLESS = {
-    # Restored, or done again, by the stash.
-    "environment",
-    "loggers",
-    ("warnings", "filters"),
-    # Where handlers are ended, the latest first; a weak reference to each.
-    ("logging", "_handlerList"),
-    # How to copy and pickle objects of further classes.
-    ("copyreg", "dispatch_table"),
-    # What is done at the end of the main thread.
-    ("threading", "_threading_atexits"),
-    ("time", "tzname"),
-    "weakref.finalize",
-    ("weakref.finalize", "_registry"),
-    ("mimetypes", "inited"),
-    ("mimetypes", "_db"),
-    ("_ctypes", "_pointer_type_cache"),
-    ("ctypes", "_pointer_type_cache"),
-    ("ctypes", "_c_functype_cache"),
-    ("functools", "_convert"),
-    # `typing_extensions` puts its own there, for its own types; nothing else is told apart by it.
-    *(
-        ("typing", f"_{name}")
-        for name in ("check_generic", "collect_parameters", "collect_type_vars")
-    ),
-}
-# The same as long as something is only added: what was found or registered before stays.
-GROWING = {
-    ("encodings", "_cache"),
-    ("_csv", "_dialects"),
-    # What clears its caches: one for each function that has one.
-    ("typing", "_cleanups"),
-    ("ipaddress._BaseV4", "_netmask_cache"),
-    ("ipaddress._BaseV6", "_netmask_cache"),
-    ("logging", "_levelToName"),
-    ("logging", "_nameToLevel"),
-    *(("urllib.parse", f"uses_{part}") for part in ("relative", "netloc", "params")),
-    *(("urllib.parse", f"uses_{part}") for part in ("query", "fragment")),
-}
 MARKS = ("filterwarnings", "skip", "skipif", "xfail", "parametrize", "usefixtures")
 
 
@@ -402,10 +361,12 @@ def compare(order, module, config, gap):
     # Copies of what owns the streams are no further owners.
     gc.freeze()
     recorder = Recorder(gap.warned)
+    _zygote.note_frames()
     for label, statement in statements(module, config):
         if label == order.before:
             break
-        reason = execute(recorder, statement, gap, module) or difference(world, module)
+        reason = execute(recorder, statement, gap, module) or climbs()
+        reason = reason or difference(world, module)
         if reason:
             return f"{label}: {reason}"
     return None
@@ -430,72 +391,11 @@ def difference(world, module):
     return world.differences(hidden, HARMLESS | grown(world)) or observe.barrier()
 
 
-def grown(world):
-    """The places where only something was added that nothing quiet looks at."""
-    enum = sys.modules["enum"]
-    # A flag keeps each combination that was made.
-    flags = {
-        (f"{kind.__module__}.{kind.__qualname__}", "_value2member_map_")
-        for kind in world.classes
-        if issubclass(kind, enum.Flag)
-    }
-    found = set()
-    for place in (GROWING | flags) & set(world.containers):
-        container, copy = world.containers[place]
-        if type(copy) is list:
-            same = all(map(is_, container, copy)) and len(container) >= len(copy)
-        else:
-            same = all(container.get(key, NOTHING) is value for key, value in copy.items())
-        if same:
-            found.add(place)
-    finders, known = world.containers["sys", "meta_path"]
-    names = [type(finder).__name__ for finder in finders[len(known) :]]
-    if finders[: len(known)] == known and set(names) == {"_SixMetaPathImporter"}:
-        # It finds nothing but what the module `six` that it belongs to has under other names.
-        found.add(("sys", "meta_path"))
-    return found
-
-
-def is_looked_at(config, name, module):
-    """Whether what runs in the gap may look at this module."""
-    if config.pluginmanager.is_registered(module):
-        return True
-    top = name.partition(".")[0]
-    if top in ("_pytest", "pytest", "pluggy", "iniconfig", "packaging"):
-        return True
-    file = file_of(module)
-    if file is None:
-        # (Cython makes modules without one to share its types.)
-        return top in sys.builtin_module_names
-    home = os.path.dirname(os.__file__) + os.sep
-    return file.startswith(home) and "site-packages" not in file
-
-
 def taken(config, known):
     """What modules that are not among `known` have taken that is another thing when the run imports
     them, in words, or None."""
     modules = {name: module for name, module in sys.modules.items() if name not in known}
     return kept(modules) or quiet_plugins.why_not_modules(config, modules)
-
-
-def kept(modules):
-    """Whether one has taken what pytest puts something else in the place of, in words, or None."""
-    replaced = {
-        id(getattr(sys.modules[name], key)): f"{name}.{key}"
-        for name, key in REPLACED
-        if hasattr(sys.modules.get(name), key)
-    }
-    for name, module in modules.items():
-        for value in list(space_of(module).values()) if name != "pdb" else ():
-            if id(value) in replaced:
-                return f"`{name}` keeps `{replaced[id(value)]}`, which pytest replaces"
-    return None
-
-
-REPLACED = (
-    *(("pdb", "set_trace"), ("sys", "unraisablehook"), ("threading", "excepthook")),
-    *(("warnings", "filters"), ("warnings", "_showwarnmsg_impl")),
-)
 
 
 def rehearse(module, stash, config, labels):

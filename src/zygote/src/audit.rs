@@ -47,6 +47,10 @@ static MODE: AtomicU8 = AtomicU8::new(Mode::Off as u8);
 static RUNNER: AtomicI32 = AtomicI32::new(0);
 static PAGE: Mutex<Option<std::mem::ManuallyDrop<Page>>> = Mutex::new(None);
 
+/// The code that has asked for a frame, and its caller's.
+type Asker = (Py<PyAny>, Option<Py<PyAny>>);
+static FRAMES: Mutex<Option<Vec<Asker>>> = Mutex::new(None);
+
 pub(crate) fn set_mode(mode: Mode) {
     MODE.store(mode as u8, Ordering::Relaxed);
 }
@@ -186,10 +190,34 @@ fn during_build(py: Python<'_>, event: &[u8], args: &Bound<'_, PyTuple>) {
         }
         b"sys.setprofile" | b"sys.settrace" if is_our_own(&caller(py).unwrap_or_default()) => {}
         b"os.listdir" | b"os.scandir" => list(py, args),
+        b"sys._getframe" => note_frame(py),
         _ if is_veto(event) && !is_harmless(py, event, args) => {
             veto(&String::from_utf8_lossy(event), text(args, 0));
         }
         _ => {}
+    }
+}
+
+/// Begins to note who asks for frames, for [`frames`].
+#[pyfunction]
+pub(crate) fn note_frames() {
+    *FRAMES.lock().expect("no panic while held") = Some(Vec::new());
+}
+
+/// Who has asked for a frame since the last call: the code of each, and that of its caller.
+#[pyfunction]
+pub(crate) fn frames() -> Vec<Asker> {
+    let mut frames = FRAMES.lock().expect("no panic while held");
+    frames.replace(Vec::new()).unwrap_or_default()
+}
+
+fn note_frame(py: Python<'_>) {
+    if let Some(codes) = FRAMES.lock().expect("no panic while held").as_mut()
+        && let Some(frame) = frame(py)
+        && let Ok(code) = frame.getattr("f_code")
+    {
+        let back = frame.getattr("f_back").and_then(|f| f.getattr("f_code"));
+        codes.push((code.unbind(), back.ok().map(Bound::unbind)));
     }
 }
 

@@ -82,6 +82,8 @@ fn _zygote(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(audit::watch, module)?)?;
     module.add_function(wrap_pyfunction!(audit::unwatch, module)?)?;
     module.add_function(wrap_pyfunction!(audit::resume, module)?)?;
+    module.add_function(wrap_pyfunction!(audit::note_frames, module)?)?;
+    module.add_function(wrap_pyfunction!(audit::frames, module)?)?;
     module.add_function(wrap_pyfunction!(seen::written, module)?)?;
     module.add_function(wrap_pyfunction!(seen::set_written, module)?)?;
     module.add_function(wrap_pyfunction!(seen::stage, module)?)?;
