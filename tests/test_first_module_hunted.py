@@ -124,6 +124,18 @@ HELD = {
         "import sys\nimport mod\nimport urllib.parse\nimport logging\n\n" + PRINTS_MODULES + ""
         "    print(urllib.parse.urljoin('own://a/b', 'c'), logging.getLevelName(7))\n",
     ),
+    "executors, of what was there": Import(
+        "from concurrent.futures import ThreadPoolExecutor\nX = 1\n",
+        "import sys\nimport mod\nimport concurrent.futures\n"
+        "import wave\n\n" + PRINTS_MODULES + ""
+        "    print(list(vars(concurrent.futures)))\n",
+        more="-- conftest.py\nimport concurrent.futures\n",
+    ),
+    "executors, asked for by the test module": Import(
+        test="import sys\nimport concurrent.futures\nimport mod\n"
+        "from concurrent.futures import ThreadPoolExecutor\nimport wave\n\n" + PRINTS_MODULES + ""
+        "    print(list(vars(concurrent.futures)))\n",
+    ),
     "a level that has another name": Import(
         "import logging\nlogging.addLevelName(logging.WARNING, 'WARN')\nX = 1\n",
         cut="it changed `_levelToName` of `logging`",

@@ -10,6 +10,7 @@ import sys
 from _operator import is_
 
 from pyseidon import _zygote
+from pyseidon.stash import EXECUTORS
 from pyseidon.world import NOTHING, file_of, space_of
 
 # What imports change in the standard library and what nothing quiet looks at.
@@ -18,6 +19,7 @@ HARMLESS = {
     "environment",
     "loggers",
     ("warnings", "filters"),
+    *(("concurrent.futures", name) for name in EXECUTORS),
     # Where handlers are ended, the latest first; a weak reference to each.
     ("logging", "_handlerList"),
     # How to copy and pickle objects of further classes.

@@ -72,6 +72,8 @@ class Recorder:
         self.natural = {name: getattr(self.atexit, name) for name in ("register", "unregister")}
         self.stand_ins = {"register": self.register, "unregister": self.unregister}
         self.holders = self.count_holders()
+        # (Its executors are loaded when they are asked for.)
+        self.bound = set(space_of(self.known.get("concurrent.futures")))
 
     def execute(self, function):
         """Calls `function`, which executes one import statement. Returns why what that did cannot
@@ -99,7 +101,7 @@ class Recorder:
                 effect(None)
         if warnings.filters != after:
             return "it changes warning filters"
-        if any(type(step) is not Load for step in statement.steps):
+        if any(type(step) not in (Load, Bound) for step in statement.steps):
             # As a module's `__getattr__` does, or one that fails: the run executes these again.
             return "not only modules that it loads do something else"
         if self.is_kept():
@@ -176,6 +178,10 @@ class Recorder:
             data = os.environ._data
             steps.append(Environment([(n, now[n], dict.get(data, n)) for n in names]))
             self.written = now
+        space = space_of(sys.modules.get("concurrent.futures"))
+        for name in sorted(EXECUTORS & set(space) - self.bound):
+            steps.append(Bound(space, name))
+            self.bound.add(name)
         for warning in self.warned[self.seen :]:
             steps.append(Warned(warning))
         self.seen = len(self.warned)
@@ -198,6 +204,22 @@ class Environment:
                 posix.unsetenv(name)
             else:
                 posix.putenv(name, value)
+
+
+class Bound:
+    """A name that a module gets when somebody asks for it."""
+
+    def __init__(self, space, name):
+        self.space = space
+        self.name = name
+        self.value = space[name]
+
+    def __call__(self, frame):
+        self.space[self.name] = self.value
+
+
+# Those of `concurrent.futures`.
+EXECUTORS = {"InterpreterPoolExecutor", "ProcessPoolExecutor", "ThreadPoolExecutor"}
 
 
 class Filters:
@@ -351,6 +373,8 @@ class Stash:
         if others:
             first = next(iter(self.table.values()))
             first.unwritten = [*first.unwritten, *others]
+        for step in [s for load in self.loads() for s in load.steps if type(s) is Bound]:
+            step.space.pop(step.name, None)
         for name in self.modules:
             del sys.modules[name]
         sys.path[:] = path
