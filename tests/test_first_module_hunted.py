@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
+from typing import Callable
 
 import pytest
 
+from .harness.environments import environment
 from .harness.outcome import assert_same
 from .harness.sandbox import Sandbox
 from .test_first_module import RUN, Import, play, project
@@ -165,3 +168,46 @@ def test_byte_code_spares_the_warning(sandbox: Sandbox) -> None:
     assert ["1 warning" in outcome.stdout for outcome in plain] == [True, False]
     for expected, got in zip(plain, warm):
         assert_same(expected, got)
+
+
+CONFIGURES = Import(
+    "from django.conf import settings\n"
+    "settings.configure(INSTALLED_APPS=['django.contrib.contenttypes'])\nX = 1\n",
+    "import mod\nfrom django.apps import apps\nREADY = apps.ready\n\n"
+    "def test_a():\n    print(READY, apps.ready)\n",
+)
+DJANGO = {
+    "that nobody has imported": CONFIGURES,
+    "that a conftest has imported": replace(
+        CONFIGURES, more="-- conftest.py\nimport django\n", cut="it configures Django"
+    ),
+    "whose settings a conftest has imported": replace(
+        CONFIGURES, more="-- conftest.py\nimport django.conf\n", cut="it configures Django"
+    ),
+}
+
+
+# Of typeguard another release was read.
+WITHOUT_TYPEGUARD = ("-p", "no:typeguard", *RUN)
+
+
+# As in `test_prefix_plugins`.
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("case", DJANGO.values(), ids=DJANGO)
+def test_django(new_sandbox: Callable[..., Sandbox], case: Import) -> None:
+    """Who configures it when `pytest-django` has looked whether it is configured."""
+    play(new_sandbox(environment(also="libraries")), replace(case, arguments=WITHOUT_TYPEGUARD))
+
+
+LIBRARIES = ("pandas", "sqlalchemy", "jinja2", "django.db.models", "celery")
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_libraries(new_sandbox: Callable[..., Sandbox], library: str) -> None:
+    """All that they import is held."""
+    sandbox = new_sandbox(environment(also="libraries"))
+    test = "import sys\nimport warnings\nimport mod\n\ndef test_a():\n"
+    test += "    print(list(sys.modules), warnings.filters, sys.meta_path)\n"
+    sandbox.env["PYTHONHASHSEED"] = "0"
+    play(sandbox, Import(f"import {library}\nX = 1\n", test, arguments=WITHOUT_TYPEGUARD))

@@ -143,6 +143,8 @@ class Gap:
         self.generator = sys.modules["_pytest.mark.structures"].MARK_GEN
         self.marks = Marks(config)
         self.has_logged = False
+        # pytest-django's `pytest_configure` looks at it where somebody has imported Django.
+        self.has_django = "django" in sys.modules and quiet_plugins.django_is_configured() is False
 
     def enter(self):
         # What is there already does not count as kept by what is imported; and the collector would
@@ -198,6 +200,8 @@ class Gap:
             return "it uses a mark that is not known before the run"
         if self.has_logged:
             return "it logs"
+        if self.has_django and quiet_plugins.django_is_configured():
+            return "it configures Django, which `pytest-django` looks at before"
         return None
 
 

@@ -385,13 +385,18 @@ def is_constant(node):
 # ---------------------------------------------------------------- single plugins
 
 
+def django_is_configured():
+    """None without pytest-django."""
+    django = sys.modules.get("django.conf")
+    if "pytest_django" not in sys.modules:
+        return None
+    return django is not None and django.settings.configured
+
+
 def django_is_set_up(config):
     """pytest-django calls `django.setup()` in the gap where it could not do so earlier."""
-    django = sys.modules.get("django.conf")
-    if "pytest_django" not in sys.modules or django is None:
-        return None
     apps = sys.modules.get("django.apps")
-    if not django.settings.configured or (apps is not None and apps.apps.ready):
+    if not django_is_configured() or (apps is not None and apps.apps.ready):
         return None
     return "`pytest_configure` of `pytest-django` sets up Django before the first test module"
 
