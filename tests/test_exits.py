@@ -231,6 +231,35 @@ def test_the_short_way_where_nothing_waits_for_the_end(
     assert sandbox.last_run().raw["exit"] == "Short"
 
 
+GENERATORS = {
+    "counts": ("number = 0\n    while True:\n        yield number\n        number += 1\n", "Short"),
+    "goes through others": ("for number in range(3):\n        yield number\n", "Short"),
+    "has something to do": (
+        "try:\n        yield\n    finally:\n        open('left', 'w').write('closed')\n",
+        "Full",
+    ),
+    "holds something open": (
+        "import contextlib\n    with contextlib.closing(open('left', 'w')) as file:\n"
+        "        file.write('held')\n        yield\n",
+        "Full",
+    ),
+}
+
+
+@pytest.mark.parametrize("python", interpreters(), ids=lambda v: f"py{v}")
+@pytest.mark.parametrize("what", GENERATORS)
+def test_a_generator_that_waits(new_sandbox, python: str, what: str) -> None:
+    """One in a module that a checkpoint holds, and one of the run's own."""
+    sandbox = new_sandbox(environment(python))
+    body, exit_path = GENERATORS[what]
+    code = f"def wait():\n    {body}\nWAITING = wait()\nnext(WAITING)\n"
+    sandbox.write("helper.py", code if "open" not in body else "")
+    sandbox.write("conftest.py", "import helper\n")
+    sandbox.write("test_a.py", f"{code}\ndef test_a():\n    pass\n")
+    sandbox.same(at="Z2")
+    assert sandbox.last_run().raw["exit"] == exit_path
+
+
 def test_who_is_told_of_the_last_collection(sandbox: Sandbox) -> None:
     sandbox.write(
         "test_a.py",

@@ -25,6 +25,7 @@
 //! - [`standby`]: a child forked ahead, which waits for its run
 //! - [`report`]: what a zygote tells of itself when it parks
 //! - [`serve`]: the loop of a parked process: forks, relays signals, reaps, reports
+//! - [`ends`]: what an object may do when it is destroyed
 //! - [`leave`]: the end of a worker
 //! - [`launch`]: gives the process a main thread without a frame of ours, runs the script there
 //!
@@ -36,6 +37,7 @@ mod ahead;
 mod audit;
 mod classes;
 mod distrust;
+mod ends;
 mod fail;
 mod finding;
 mod fork;

@@ -11,7 +11,7 @@ use pyseidon::trace::{DirInput, FileInput, Interest, Role, Signature, Trace, is_
 use crate::seen::Seen;
 
 /// What only Python can tell of itself, given by `observe.py`.
-#[derive(FromPyObject, Debug)]
+#[derive(FromPyObject, Debug, Default)]
 #[pyo3(from_item_all)]
 pub(crate) struct Facts {
     /// Of each loaded module: its file, and its byte code's place (or none).
@@ -102,6 +102,8 @@ pub(crate) fn trace(seen: &Seen, facts: Facts, key: [u8; 32]) -> (Trace, Option<
             Some(before) => input.role == Role::Content && *before != after,
             None => false,
         };
+        // No child writes it, as it was there when that was decided.
+        let changed = changed || (after.is_none() && facts.fresh.contains(&input.path));
         let is_read = !matches!(input.role, Role::Probe | Role::UnusedByteCode { .. });
         let young = late(after) && is_read;
         (changed || young).then(|| input.path.clone())
@@ -315,5 +317,34 @@ fn collect_names(bytes: &[u8], terminated: bool, names: &mut BTreeSet<Vec<u8>>) 
         if bytes.windows(lower.len()).any(|w| w == lower.as_bytes()) {
             names.insert(lower.into());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn byte_code_that_went_after_it_was_found_fresh_is_no_input() {
+        let dir = std::env::temp_dir().join(format!("pyseidon-record-{}", std::process::id()));
+        std::fs::create_dir_all(dir.join("__pycache__")).unwrap();
+        let source = dir.join("mod.py");
+        std::fs::write(&source, "").unwrap();
+        let cached = dir.join("__pycache__/mod.cpython-311.pyc");
+        let facts = |fresh: &[&PathBuf]| Facts {
+            modules: vec![(source.clone(), Some(cached.clone()))],
+            fresh: fresh.iter().map(|path| (*path).clone()).collect(),
+            ..Facts::default()
+        };
+        let mut seen = Seen::new();
+        seen.since_ns = i128::MAX / 2;
+        // It was looked for when the module was loaded, and was not there.
+        seen.opened.insert(cached.clone(), None);
+        assert_eq!(trace(&seen, facts(&[]), [0; 32]).1, None);
+        assert_eq!(
+            trace(&seen, facts(&[&cached]), [0; 32]).1,
+            Some(cached.clone())
+        );
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

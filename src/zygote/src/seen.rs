@@ -34,7 +34,7 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self {
             opened: BTreeMap::new(),
             compiled: BTreeSet::new(),
