@@ -92,6 +92,11 @@ def loading(
     """A stand-in for `_load_unlocked` that calls `before(spec)`, then `after(is_loaded)`."""
 
 def compiled() -> list[Any]: ...
+def attempt_beside() -> Optional[Callable[[], Optional[str]]]:
+    """Forks a trial that goes on as this process does, until `end_trial` or `fail`. Returns a
+    function that waits for its verdict, a reason or None; and None in the trial."""
+
+def end_trial() -> None: ...
 def set_written(entries: list[tuple[bytes, Optional[bytes]]]) -> None:
     """Has `written` give these: what was written since was taken back."""
 
@@ -111,9 +116,11 @@ def record_loads(functions: list[tuple[Any, Literal["name", "module"]]]) -> None
     and is given its `name` or the `module`, begins and returns."""
 
 def cost_of_watching(seconds: float) -> None:
-    """Has so much taken off what loads took, for each call of `profile` meanwhile."""
+    """Has so much taken off what loads took, for each event of `watch_calls` meanwhile."""
 
-def profile(frame: Any, event: str, arg: Any) -> None: ...
+def watch_calls(on: bool) -> None:
+    """Has the extension look at all calls from here on, as a profile function does; or ends it."""
+
 def findings() -> dict[str, Any]: ...
 def numpy_made() -> Any: ...
 def watch_loads(

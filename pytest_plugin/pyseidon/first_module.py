@@ -232,7 +232,11 @@ def go_on(order, parts):
     sys.path[:] = module.search
     written = _zygote.written()
     module.have_stand_in()
-    failed = _zygote.attempt(lambda: compare(order, module, config, gap))
+    # Beside this process: it takes as long.
+    verdict = _zygote.attempt_beside()
+    if verdict is None:
+        reason = compare(order, module, config, gap)
+        _zygote.fail(reason) if reason else _zygote.end_trial()
     recorder, cut = Recorder(gap.warned), module.root.cut
     labels = []
     known, label = {*sys.modules, module.name}, ""
@@ -246,14 +250,13 @@ def go_on(order, parts):
                 break
             labels.append(label)
             reason = execute(recorder, statement, gap, module) or taken(config, known)
-            if failed and failed.startswith(f"{label}: "):
-                reason = reason or failed[len(label) + 2 :]
             if reason:
                 _zygote.fail(reason, label, executed(known))
     finally:
         todo.close()
+    failed = verdict()
     if failed:
-        _zygote.fail(failed)
+        fail_at(failed, labels, executed(known))
     label, module.stand_in = "", None
     stash = Stash(recorder, module.path)
     reason = stash.trouble(module.name, gap.warned)
@@ -276,9 +279,7 @@ def go_on(order, parts):
     worker.note_environment(order.env)
     failed = _zygote.attempt(lambda: rehearse(module, stash, config, labels))
     if failed:
-        # The statement that it begins with is the culprit.
-        culprit = next((label for label in labels if failed.startswith(label)), None)
-        _zygote.fail(failed, culprit, executed(known | set(stash.modules)))
+        fail_at(failed, labels, executed(known | set(stash.modules)))
     count = len(stash.modules)
     holds = f"{count} module" + ("" if count == 1 else "s")
     holds += f" that `{os.path.basename(module.path)}` imports"
@@ -289,6 +290,14 @@ def go_on(order, parts):
     )
     deeper.shallow, deeper.stash = cut, stash
     return deeper
+
+
+def fail_at(reason, labels, files):
+    """Ends this build for a reason that begins with the statement that is to blame."""
+    culprit = next((label for label in labels if reason.startswith(f"{label}: ")), None)
+    if culprit:
+        reason = reason[len(culprit) + 2 :]
+    _zygote.fail(reason, culprit, files)
 
 
 def executed(known):

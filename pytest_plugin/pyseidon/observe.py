@@ -212,7 +212,7 @@ def start_plugins(who="a plugin", more=()):
         functions[kind] = [*functions[kind], *others]
     _zygote.observe(functions, LATE, find_spec, stdlib, core, known, numpy_state)
     _zygote.record_loads(loading_functions())
-    sys.setprofile(_zygote.profile)
+    _zygote.watch_calls(True)
 
 
 def capture_is_gone(before):
@@ -308,17 +308,17 @@ def natural(name):
 def try_out(function):
     """Calls `function` in a forked trial. Returns what that returned, or why it came to nothing:
     None if all went well."""
-    sys.setprofile(None)
+    _zygote.watch_calls(False)
     try:
         return _zygote.attempt(lambda: (begin_trial(), function())[1])
     finally:
-        sys.setprofile(_zygote.profile)
+        _zygote.watch_calls(True)
 
 
 def begin_trial():
     # It shares memory with its parent, to tell what came of it.
     STATE.world["shared memory"] = barriers.shared_memory()
-    sys.setprofile(_zygote.profile)
+    _zygote.watch_calls(True)
 
 
 def note_environment():
@@ -338,7 +338,7 @@ def environment_since(known):
 def stop():
     """Ends recording."""
     watched = pace() if STATE.world else 0
-    sys.setprofile(None)
+    _zygote.watch_calls(False)
     _zygote.unwatch()
     _zygote.cost_of_watching(max(watched - pace(), 0) if watched else 0)
     found = _zygote.findings()

@@ -412,6 +412,7 @@ impl Dispatcher {
             level => {
                 self.note_edits(id, now);
                 self.discard_prepared(id, why);
+                self.end_builds_from(id, why, now);
                 let record = self.root(key).and_then(|root| root.records.get_mut(&level));
                 if let Some(record) = record {
                     // It was of use until now.
@@ -432,6 +433,25 @@ impl Dispatcher {
                 {
                     root.want_z0_again(want, now);
                 }
+            }
+        }
+    }
+
+    /// What is being grown from a checkpoint that is stale would be so too; and only one is grown at
+    /// a time.
+    fn end_builds_from(&mut self, parent: ZygoteId, why: &str, now: Instant) {
+        let from = |zygote: &&Zygote| zygote.parent == Some(parent) && zygote.is_starting();
+        let children: Vec<_> = self.zygotes.values().filter(from).map(|it| it.id).collect();
+        for id in children {
+            let Some(zygote) = self.zygotes.get_mut(&id) else {
+                continue;
+            };
+            zygote.end(why);
+            let (key, level) = (zygote.root, zygote.level.clone());
+            self.unlist_prepared(key, id);
+            if let Some(record) = self.root(key).and_then(|root| root.records.get_mut(&level)) {
+                let want = Want::new(why, now, CHANGE_PAUSE, GROW_PATIENCE);
+                record.grow = Some(want.after(AFTER_CHANGE));
             }
         }
     }

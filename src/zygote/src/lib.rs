@@ -8,6 +8,7 @@
 //! - [`seen`]: what a build has read
 //! - [`record`]: a trace from what was seen
 //! - [`role`]: what this process is
+//! - [`codes`]: what the profile function looks at closer
 //! - [`loads`]: where loads of modules begin and end, and who is to blame
 //! - [`fail`]: the end of a build that came to nothing
 //! - [`classes`]: classes that no `__subclasses__()` shows
@@ -36,6 +37,7 @@
 mod ahead;
 mod audit;
 mod classes;
+mod codes;
 mod distrust;
 mod ends;
 mod fail;
@@ -75,6 +77,8 @@ fn _zygote(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(readline::tell_screen_size, module)?)?;
     module.add_function(wrap_pyfunction!(steps::enter, module)?)?;
     module.add_function(wrap_pyfunction!(trial::attempt, module)?)?;
+    module.add_function(wrap_pyfunction!(trial::attempt_beside, module)?)?;
+    module.add_function(wrap_pyfunction!(trial::end_trial, module)?)?;
     module.add_function(wrap_pyfunction!(ahead::hide, module)?)?;
     module.add_function(wrap_pyfunction!(finding::finding, module)?)?;
     module.add_function(wrap_pyfunction!(finding::loading, module)?)?;
@@ -92,7 +96,7 @@ fn _zygote(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(seen::compiled, module)?)?;
     module.add_function(wrap_pyfunction!(timings::record_loads, module)?)?;
     module.add_function(wrap_pyfunction!(timings::cost_of_watching, module)?)?;
-    module.add_function(wrap_pyfunction!(profile::profile, module)?)?;
+    module.add_function(wrap_pyfunction!(profile::watch_calls, module)?)?;
     module.add_function(wrap_pyfunction!(profile::observe, module)?)?;
     module.add_function(wrap_pyfunction!(profile::findings, module)?)?;
     module.add_function(wrap_pyfunction!(profile::numpy_made, module)?)?;

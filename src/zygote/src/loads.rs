@@ -11,6 +11,8 @@ use std::sync::Mutex;
 
 use pyo3::prelude::*;
 
+use crate::codes::watch_code;
+
 struct Loads {
     /// The codes of the functions that load.
     codes: Vec<Py<PyAny>>,
@@ -26,6 +28,9 @@ static LOADS: Mutex<Option<Loads>> = Mutex::new(None);
 /// these codes begins or ends (neither: it raised), and `blame()` when the build fails.
 #[pyfunction]
 pub(crate) fn watch_loads(codes: Vec<Py<PyAny>>, boundary: Py<PyAny>, blame: Py<PyAny>) {
+    for code in &codes {
+        watch_code(code.as_ptr() as usize);
+    }
     *LOADS.lock().expect("no panic while held") = Some(Loads {
         codes,
         boundary,

@@ -5,6 +5,7 @@
 //! from all others, without putting anything in their place that a plugin could keep.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ffi::c_int;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,6 +14,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 
+use crate::codes::{is_watched_code, may_be_watched_function, watch_code, watch_function};
 use crate::distrust;
 use crate::fail::fail_now;
 use crate::loads;
@@ -22,7 +24,19 @@ use crate::timings;
 unsafe extern "C" {
     // In every CPython since 3.9, and in the limited interface since 3.10.
     fn PyFrame_GetCode(frame: *mut ffi::PyObject) -> *mut ffi::PyObject;
+    // In every CPython, with this signature: it is what profilers in C are set by. Not in the
+    // limited interface, where `sys.setprofile` is the way, which makes four objects an event.
+    fn PyEval_SetProfile(function: Option<TraceFunction>, arg: *mut ffi::PyObject);
 }
+
+/// `Py_tracefunc`: called with the argument, the frame, what happens, and what that concerns.
+type TraceFunction =
+    extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject, c_int, *mut ffi::PyObject) -> c_int;
+
+/// Of `PyTrace_CALL` and so on in CPython's `pystate.h`.
+const CALL: c_int = 0;
+const RETURN: c_int = 3;
+const C_CALL: c_int = 4;
 
 /// What a C function's result depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,7 +140,7 @@ pub(crate) fn observe(
     for (name, group) in functions {
         let kind = kind_of(&name.extract::<String>()?)?;
         for function in group.try_iter()? {
-            if let Some(address) = address(&function?) {
+            if let Some(address) = watch(&function?) {
                 kinds.insert(address, kind);
             }
         }
@@ -137,6 +151,7 @@ pub(crate) fn observe(
         names.push((name, kind_of(&kind)?));
     }
     LATE_COMES.store(true, Ordering::Relaxed);
+    watch_code(find_spec.as_ptr() as usize);
     *STATE.lock().expect("no panic while held") = Some(State {
         kinds,
         late: later,
@@ -206,42 +221,114 @@ pub(crate) fn numpy_made(py: Python<'_>) -> Option<Py<PyAny>> {
 }
 
 /// The address of the C code behind a built-in function or method.
-fn address(function: &Bound<'_, PyAny>) -> Option<usize> {
+///
+/// # Safety
+/// It is an object, or null; the interpreter is held.
+unsafe fn address(function: *mut ffi::PyObject) -> Option<usize> {
     // SAFETY: the type is checked before the function's C pointer is asked for.
     unsafe {
-        if ffi::PyCFunction_Check(function.as_ptr()) == 0 {
+        if function.is_null() || ffi::PyCFunction_Check(function) == 0 {
             return None;
         }
-        ffi::PyCFunction_GetFunction(function.as_ptr()).map(|f| f as usize)
+        ffi::PyCFunction_GetFunction(function).map(|f| f as usize)
     }
 }
 
-/// To be set by `sys.setprofile`.
+/// That of `function`, which is looked at from here on.
+fn watch(function: &Bound<'_, PyAny>) -> Option<usize> {
+    // SAFETY: it lives as long as the reference.
+    let at = unsafe { address(function.as_ptr()) }?;
+    watch_function(at);
+    Some(at)
+}
+
+/// Begins to look at all calls, or ends it.
 #[pyfunction]
-pub(crate) fn profile(
-    frame: &Bound<'_, PyAny>,
-    event: &str,
-    arg: &Bound<'_, PyAny>,
-) -> PyResult<()> {
+pub(crate) fn watch_calls(on: bool) {
+    let function: Option<TraceFunction> = if on { Some(on_event) } else { None };
+    // SAFETY: the interpreter is held; an argument is not needed.
+    unsafe { PyEval_SetProfile(function, std::ptr::null_mut()) };
+}
+
+/// Called by Python at each event. `arg` is null where a function raises.
+extern "C" fn on_event(
+    _: *mut ffi::PyObject,
+    frame: *mut ffi::PyObject,
+    what: c_int,
+    arg: *mut ffi::PyObject,
+) -> c_int {
     timings::on_event();
+    let is_coming = NUMPY_COMES.load(Ordering::Relaxed) || LATE_COMES.load(Ordering::Relaxed);
+    // SAFETY: what Python calls a profile function with are a frame and, of a call of a C
+    // function, that function; both live during the call.
+    let concerns = unsafe {
+        match what {
+            CALL | RETURN => is_watched_code(code_of(frame)),
+            C_CALL => address(arg).is_some_and(may_be_watched_function),
+            _ => false,
+        }
+    };
+    if !concerns && !is_coming {
+        return 0;
+    }
+    // SAFETY: the interpreter is held, and the pointers are as above.
+    let done = unsafe {
+        let py = Python::assume_attached();
+        let frame = Bound::from_borrowed_ptr(py, frame);
+        let arg = Bound::from_borrowed_ptr_or_opt(py, arg);
+        look_at(&frame, what, arg, concerns)
+    };
+    match done {
+        Ok(()) => 0,
+        Err(error) => {
+            // SAFETY: as above.
+            error.restore(unsafe { Python::assume_attached() });
+            -1
+        }
+    }
+}
+
+/// # Safety
+/// `frame` is a frame; the interpreter is held.
+unsafe fn code_of(frame: *mut ffi::PyObject) -> usize {
+    // SAFETY: gives a new reference. The frame holds another.
+    unsafe {
+        let code = PyFrame_GetCode(frame);
+        ffi::Py_DECREF(code);
+        code as usize
+    }
+}
+
+fn look_at(
+    frame: &Bound<'_, PyAny>,
+    what: c_int,
+    arg: Option<Bound<'_, PyAny>>,
+    concerns: bool,
+) -> PyResult<()> {
     if NUMPY_COMES.load(Ordering::Relaxed) {
         note_numpy(frame.py())?;
     }
     if LATE_COMES.load(Ordering::Relaxed) {
         note_late(frame.py())?;
     }
-    if event == "call" {
-        on_call(frame)?;
-        return loads::on_event(frame, None);
+    let arg = arg.unwrap_or_else(|| frame.py().None().into_bound(frame.py()));
+    match what {
+        CALL if concerns => {
+            on_call(frame)?;
+            loads::on_event(frame, None)
+        }
+        RETURN if concerns => {
+            timings::on_return(frame, &arg);
+            loads::on_event(frame, Some(&arg))
+        }
+        C_CALL => on_c_call(frame, &arg),
+        _ => Ok(()),
     }
-    if event == "return" {
-        timings::on_return(frame, arg);
-        return loads::on_event(frame, Some(arg));
-    }
-    if event != "c_call" {
-        return Ok(());
-    }
-    let Some(at) = address(arg) else {
+}
+
+fn on_c_call(frame: &Bound<'_, PyAny>, arg: &Bound<'_, PyAny>) -> PyResult<()> {
+    // SAFETY: it lives as long as the reference.
+    let Some(at) = (unsafe { address(arg.as_ptr()) }) else {
         return Ok(());
     };
     let Ok(mut guard) = STATE.try_lock() else {
@@ -357,7 +444,7 @@ fn note_late(py: Python<'_>) -> PyResult<()> {
             return true;
         };
         for (name, kind) in names.iter() {
-            if let Some(at) = module.getattr(name.as_str()).ok().and_then(|f| address(&f)) {
+            if let Some(at) = module.getattr(name.as_str()).ok().and_then(|f| watch(&f)) {
                 kinds.insert(at, *kind);
             }
         }

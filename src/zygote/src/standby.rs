@@ -21,7 +21,7 @@ use pyo3::prelude::*;
 use pyseidon::protocol::{self, Run};
 use pyseidon::transport::Connection;
 
-use crate::fork::{Side, fork};
+use crate::fork::{Side, end_with, fork};
 use crate::inherit;
 use crate::page::Page;
 use crate::role::{Order, Role, WorkerSide, exit_now, set_role};
@@ -90,17 +90,6 @@ impl Standby {
 pub(crate) fn has_news(channel: &Connection) -> bool {
     let mut fds = [PollFd::new(channel.as_fd(), PollFlags::POLLIN)];
     poll(&mut fds, PollTimeout::ZERO).unwrap_or(0) > 0
-}
-
-/// Has the kernel end this process when its parent, the zygote, does.
-fn end_with(zygote: i32) {
-    // SAFETY: plain system calls on this process.
-    unsafe {
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        if libc::getppid() != zygote {
-            exit_now(0);
-        }
-    }
 }
 
 /// What Python has set for signals. In a process that waits a handler would only note the signal,

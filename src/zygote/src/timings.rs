@@ -20,6 +20,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyModule};
 use pyseidon::protocol::{Load, LoadEnd, Loads};
 
+use crate::codes::watch_code;
+
 /// As many as there is a use for in a picture, about 250 kB.
 const MOST: usize = 5000;
 
@@ -74,7 +76,9 @@ pub(crate) fn record_loads(functions: Vec<(Bound<'_, PyAny>, String)>) {
             "module" => Given::Module,
             _ => Given::Name,
         };
-        (code.as_ptr() as usize, given)
+        let at = code.as_ptr() as usize;
+        watch_code(at);
+        (at, given)
     });
     *RECORDING.lock().expect("no panic while held") = Some(Recording {
         functions: functions.collect(),
