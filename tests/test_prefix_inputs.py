@@ -155,6 +155,10 @@ INPUTS: dict[str, tuple[str, Twist]] = {
         edit("pkg/late.py", ""),
     ),
     "optional import": ("tried(lambda: __import__('late').WORD)", edit("late.py", "WORD = 1\n")),
+    "optional import by name": (
+        "tried(lambda: importlib.import_module('late').WORD)",
+        edit("late.py", "WORD = 1\n"),
+    ),
     "import by name": (
         "importlib.import_module('pkg.' + open('data/one.txt').read().strip()"
         ".replace('one', 'sub')).WORD",

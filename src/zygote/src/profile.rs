@@ -464,6 +464,7 @@ fn on_call(frame: &Bound<'_, PyAny>) -> PyResult<()> {
     if let Some(name) = timings::on_call(frame, code.as_ptr() as usize) {
         // Of `importlib.import_module` no event tells.
         distrust::on_load(&name);
+        looked_for(name);
     }
     let is_search = STATE.try_lock().is_ok_and(|guard| {
         let search = guard.as_ref().map(|state| state.find_spec.as_ptr());
