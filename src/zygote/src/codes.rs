@@ -6,11 +6,13 @@
 //!
 //! An address may be held for that of something watched and be not; never the other way round.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-/// Codes of Python functions. They are never freed: their functions are the import system's and
-/// pytest's own.
+/// Codes of Python functions: the import system's and pytest's own.
 static CODES: [AtomicUsize; 8] = [const { AtomicUsize::new(0) }; 8];
+
+/// There are more, so each is looked at.
+static ALL: AtomicBool = AtomicBool::new(false);
 
 /// A bit for each address of a C function. Of forty functions one in a hundred others is looked at
 /// for nothing.
@@ -27,12 +29,12 @@ pub(crate) fn watch_code(address: usize) {
             return;
         }
     }
-    unreachable!("more functions than anybody watches");
+    ALL.store(true, Ordering::Relaxed);
 }
 
 pub(crate) fn is_watched_code(address: usize) -> bool {
     let is_it = |known: &AtomicUsize| known.load(Ordering::Relaxed) == address;
-    CODES.iter().any(is_it)
+    CODES.iter().any(is_it) || ALL.load(Ordering::Relaxed)
 }
 
 /// Has calls of the C function at this address looked at.

@@ -184,27 +184,35 @@ pub(crate) fn standard_streams(py: Python<'_>) -> PyResult<Vec<*mut ffi::PyObjec
 
 /// True unless an object with `__del__` is known to have nothing left to do.
 pub(crate) fn waits(object: &Bound<'_, PyAny>, generators: bool) -> PyResult<bool> {
-    for frame in ["gi_frame", "cr_frame", "ag_frame"] {
-        let Ok(frame) = object.getattr(frame) else {
+    for (name, is_generator) in [("gi_frame", true), ("cr_frame", false), ("ag_frame", false)] {
+        let Ok(frame) = object.getattr(name) else {
             continue;
         };
         if frame.is_none() || !generators {
             return Ok(false);
         }
+        if !is_generator {
+            // One that was never awaited is told of.
+            return Ok(true);
+        }
         // One that never began has no `finally` to run.
         let begun: i64 = frame.getattr("f_lasti")?.extract()?;
-        return Ok(begun >= 0 && handles_exceptions(&frame.getattr("f_code")?)?);
+        // What it waits for may have something to do, which ends with it.
+        return Ok(begun >= 0
+            && (!object.getattr("gi_yieldfrom")?.is_none()
+                || handles_exceptions(&frame.getattr("f_code")?)?));
     }
     let kind = object.get_type();
     if kind.module()? == "socket" && kind.name()? == "socket" {
         // Closing it is the kernel's work too; what is left is the warning.
         return Ok(!ignores_resource_warnings(object.py())?);
     }
-    if kind.name()? == "ResourceTracker" {
+    let module = kind.module()?.to_string();
+    if kind.name()? == "ResourceTracker" && module.ends_with(".resource_tracker") {
         // That of `multiprocessing`, and joblib's: it ends a process, if it has started one.
         return Ok(!object.getattr("_fd")?.is_none());
     }
-    if kind.module()?.to_cow()? != "_io" {
+    if module != "_io" {
         return Ok(true);
     }
     if matches!(kind.name()?.to_string().as_str(), "StringIO" | "BytesIO") {

@@ -21,7 +21,7 @@ use crate::{audit, role};
 /// Ends the process after its script. `result` is owned: what the script's code gave, or null
 /// with an exception set.
 pub(crate) fn leave(py: Python<'_>, result: *mut ffi::PyObject) -> ! {
-    if role::is_building() {
+    if role::is_building() || role::is_trial() {
         end_early();
     }
     let running = role::running();

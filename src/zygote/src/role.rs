@@ -153,6 +153,14 @@ pub(crate) fn is_building() -> bool {
     )
 }
 
+/// True in a trial.
+pub(crate) fn is_trial() -> bool {
+    matches!(
+        ROLE.lock().expect("no panic while held").as_ref(),
+        Some(Role::Trial(_))
+    )
+}
+
 /// Leaves without the interpreter's finalisation: nothing of the user's has run here that
 /// anybody waits for.
 pub(crate) fn exit_now(code: i32) -> ! {
