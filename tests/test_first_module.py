@@ -306,6 +306,19 @@ def test_edits(sandbox: Sandbox, what: str) -> None:
     sandbox.same(*RUN, at="Z3")
 
 
+def test_another_import_that_is_cut_each_time(sandbox: Sandbox) -> None:
+    """However often the imports are edited, there is a Z3 up to what cannot be made ahead."""
+    project(sandbox, Import())
+    for number in range(8):
+        sandbox.write(f"loud{number}.py", "import random\nX = random.random()\n")
+        sandbox.write(
+            "test_a.py",
+            f"import json.tool\nimport loud{number}\n\ndef test_a():\n    print({number})\n",
+        )
+        sandbox.same(*RUN, at="Z3")
+        assert f"loud{number}" in (sandbox.last_run().why or "")
+
+
 def test_another_order_of_arguments(sandbox: Sandbox) -> None:
     """Each file that is named first has a checkpoint of its own."""
     project(

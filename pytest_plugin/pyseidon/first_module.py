@@ -352,11 +352,15 @@ def imports(module):
     }
     sys.modules[module.name] = module.stand_in or type(sys)(module.name)
     try:
-        for number, node in enumerate(module.root.statements):
+        counts = {}
+        for node in module.root.statements:
             ast = sys.modules["ast"]
             code = compile(ast.Module([node], []), module.path, "exec", dont_inherit=True)
-            text = ast.unparse(node).partition("\n")[0]
-            yield f"`{text[:60]}` ({number})", lambda code=code: exec(code, space)
+            text = ast.unparse(node).partition("\n")[0][:60]
+            count = counts[text] = counts.get(text, 0) + 1
+            # By its text: what stands elsewhere in the file may be edited.
+            label = f"`{text}`" if count == 1 else f"`{text}` ({count})"
+            yield label, lambda code=code: exec(code, space)
     finally:
         sys.modules.pop(module.name, None)
 

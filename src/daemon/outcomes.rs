@@ -81,6 +81,7 @@ impl Dispatcher {
                     self.discard_outdone(id);
                 }
                 self.keep_few_prepared(key, level.depth());
+                self.keep_last_stop(id);
                 let deeper = self.root(key).and_then(|root| {
                     root.forgive_below(&level);
                     root.next_deeper(&level)

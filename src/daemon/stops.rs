@@ -65,6 +65,20 @@ impl Dispatcher {
         });
     }
 
+    /// This one is parked. Of a test module, whose imports are edited as it is, it may stop
+    /// somewhere else next time, and again: only where it has stopped now counts against that.
+    pub(super) fn keep_last_stop(&mut self, id: ZygoteId) {
+        let Some(zygote) = self.zygotes.get(&id) else {
+            return;
+        };
+        let (key, level) = (zygote.root, zygote.level.clone());
+        let before = zygote.before.as_ref().map(|before| before.what.clone());
+        let record = self.root(key).and_then(|root| root.records.get_mut(&level));
+        if let Some(record) = record.filter(|_| matches!(level, Level::Z3(..))) {
+            record.stops.retain(|stop| Some(stop) == before.as_ref());
+        }
+    }
+
     /// This one is as deep as there can be: those of its level that had to park earlier go.
     pub(super) fn discard_outdone(&mut self, by: ZygoteId) {
         let Some(by) = self.zygotes.get(&by).filter(|by| by.before.is_none()) else {
