@@ -268,6 +268,13 @@ def test_a_generator_that_waits(new_sandbox, python: str, what: str) -> None:
     assert sandbox.last_run().raw["exit"] == exit_path
 
 
+def test_a_captured_stream_that_is_kept(sandbox: Sandbox) -> None:
+    """pytest closes it."""
+    sandbox.write("test_a.py", "import sys\n\nKEPT = sys.stdout\n\ndef test_a():\n    pass\n")
+    sandbox.same()
+    assert sandbox.last_run().raw["exit"] == "Short"
+
+
 @pytest.mark.parametrize("python", interpreters(), ids=lambda v: f"py{v}")
 def test_a_coroutine_that_nobody_awaits(new_sandbox, python: str) -> None:
     sandbox = new_sandbox(environment(python))

@@ -18,7 +18,7 @@ pub(crate) enum End {
 }
 
 /// C modules outside the standard library whose objects only free memory.
-const HARMLESS: [&str; 28] = [
+const HARMLESS: [&str; 29] = [
     "PIL",
     "aiohttp",
     "cffi",
@@ -35,6 +35,7 @@ const HARMLESS: [&str; 28] = [
     "orjson",
     "pandas",
     "propcache",
+    "pybind11_builtins",
     "pydantic_core",
     "pyseidon",
     "regex",
@@ -212,7 +213,8 @@ pub(crate) fn waits(object: &Bound<'_, PyAny>, generators: bool) -> PyResult<boo
         // That of `multiprocessing`, and joblib's: it ends a process, if it has started one.
         return Ok(!object.getattr("_fd")?.is_none());
     }
-    if module != "_io" {
+    // (pytest's streams for what it captures are files of Python's that it closes.)
+    if module != "_io" && module != "_pytest.capture" {
         return Ok(true);
     }
     if matches!(kind.name()?.to_string().as_str(), "StringIO" | "BytesIO") {
