@@ -417,7 +417,7 @@ class Stash:
         signal handler of the run raised meanwhile, as it may in any import."""
         frame = importing(sys._getframe(1))
         load = self.table[name]
-        if self.is_elsewhere(name):
+        if sys.path != self.path or self.finders != (sys.meta_path, sys.path_hooks):
             self.defect = f"`{name}` is looked for under another search path"
         loads, effects = [], []
         if frame.f_code.co_filename == self.importer and frame.f_code.co_name == "<module>":
@@ -452,10 +452,6 @@ class Stash:
                     done += 1
         if interruption is not None:
             raise interruption
-
-    def is_elsewhere(self, name):
-        """Whether the module may not be found where it was."""
-        return sys.path != self.path or self.finders != (sys.meta_path, sys.path_hooks)
 
     def collect(self, load, loads, effects):
         """Adds what is not given back yet, in the order in which it was done."""
