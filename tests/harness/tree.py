@@ -21,7 +21,17 @@ class Tree:
         self.before = self._read()
 
     def _read(self) -> dict[str, bytes | None]:
-        """Relative path to content; `None` for directories, the target for links."""
+        """Relative path to content; `None` for directories, the target for links.
+
+        Byte code is written beside its place and renamed, by whoever still runs: where something
+        that was listed is gone, the directory is read anew."""
+        while True:
+            try:
+                return self._read_once()
+            except FileNotFoundError:
+                continue
+
+    def _read_once(self) -> dict[str, bytes | None]:
         found: dict[str, bytes | None] = {}
         for here, directories, files in os.walk(self.root):
             for name in directories + files:
