@@ -49,12 +49,16 @@ impl Dispatcher {
         zygote.needed = now;
         zygote.stand_on(stands_on);
         tracing::info!(
-            "root {}: {} {} is ready in {:.2} s: {}",
+            "root {}: {} {} is ready in {:.2} s: {}{}",
             key.short(),
             zygote.name(),
             zygote.pid.unwrap_or_default(),
             zygote.build_seconds,
-            zygote.holds
+            zygote.holds,
+            zygote
+                .shallow
+                .as_ref()
+                .map_or_else(String::new, |why| format!(" (not deeper: {why})"))
         );
         match level {
             Level::Z0 => self.on_z0_ready(key, id, now),
