@@ -12,7 +12,7 @@ import pytest
 
 from .harness.daemon import processes_with
 from .harness.outcome import assert_same
-from .harness.rendezvous import PATIENCE, Process, eventually
+from .harness.rendezvous import PATIENCE, Process, eventually, open_files
 from .harness.sandbox import Sandbox
 
 pytestmark = pytest.mark.product
@@ -185,9 +185,7 @@ def test_it_holds_nothing_of_a_client(warm: Sandbox) -> None:
     with os.fdopen(out, "rb") as reading:
         assert b"1 passed" in reading.read()
     for pid in warm.daemon.status().pids:
-        names = [
-            os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd") if fd != "x"
-        ]
+        names = open_files(pid).values()
         # The harness's own pipes and files would show up here.
         assert not [name for name in names if str(warm.base / "events") in name], names
         stat = Path(f"/proc/{pid}/stat").read_text()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .harness.rendezvous import Process, eventually
+from .harness.rendezvous import Process, eventually, open_files
 from .harness.sandbox import Sandbox
 
 pytestmark = pytest.mark.product
@@ -50,10 +50,6 @@ def standby(sandbox: Sandbox) -> int:
     pid = found()
     assert pid is not None
     return pid
-
-
-def open_files(pid: int) -> dict[int, str]:
-    return {int(fd.name): os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
 
 
 def test_the_next_run_is_that_process(warm: Sandbox) -> None:

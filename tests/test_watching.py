@@ -168,6 +168,21 @@ def test_written_through_a_mapping(project: Sandbox) -> None:
         assert "tiny with new" in project.same_at_once().stdout
 
 
+def test_status_looks_itself(project: Sandbox) -> None:
+    """It calls nothing ready that no run would be given, told or not."""
+    module = project.environment.site_packages / "tinydep.py"
+    module.write_text("WORD = 'old'\n")
+    os.utime(module, (10**9, 10**9))
+    project.warm_up()
+    [former] = project.daemon.status().ready("P0")
+    with open(module, "r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        mapped[:] = mapped[:].replace(b"old", b"new")
+        mapped.flush()
+        assert former.pid not in [c.pid for c in project.daemon.status().ready("P0")]
+    project.until_ready()
+    assert "tiny with new" in project.same_warm().stdout
+
+
 # ------------------------------------------------------------------ where nothing is told
 
 
@@ -175,7 +190,12 @@ def watched_inodes(daemon: int) -> set[tuple[int, int]]:
     """Device and inode of each directory in which the daemon has a watch."""
     found = set()
     for info in Path(f"/proc/{daemon}/fdinfo").iterdir():
-        for line in info.read_text().splitlines():
+        try:
+            lines = info.read_text().splitlines()
+        except FileNotFoundError:
+            # A connection that has just been closed, as that of the question for the daemon's pid.
+            continue
+        for line in lines:
             if line.startswith("inotify "):
                 fields = dict(word.split(":", 1) for word in line.split()[1:])
                 found.add((int(fields["sdev"], 16), int(fields["ino"], 16)))

@@ -196,11 +196,13 @@ impl Dispatcher {
         match delivery.request {
             Request::Status => {
                 self.settings.refresh();
+                self.recheck_all(now);
                 let document = self.document(now);
                 let _ = delivery.connection.send(&Reply::Status(document), &[]);
             }
             Request::Explain(question) => {
                 self.settings.refresh();
+                self.recheck_all(now);
                 let document = self.explanation(&question, now);
                 let _ = delivery.connection.send(&Reply::Explained(document), &[]);
             }

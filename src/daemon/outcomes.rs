@@ -500,12 +500,17 @@ impl Dispatcher {
         self.take_over(key, now);
     }
 
-    /// Looks again at everything that depends on these directories.
-    pub(super) fn recheck(&mut self, directories: &BTreeSet<PathBuf>, now: Instant) {
+    /// Looks again at all that is ready, for who asks what is: the watcher may be late, and misses
+    /// what is written through memory.
+    pub(super) fn recheck_all(&mut self, now: Instant) {
+        self.recheck_those(|_| true, now);
+    }
+
+    fn recheck_those(&mut self, is_concerned: impl Fn(&Zygote) -> bool, now: Instant) {
         let concerned: Vec<_> = self
             .zygotes
             .values()
-            .filter(|zygote| zygote.is_ready() && !zygote.watched().is_disjoint(directories))
+            .filter(|zygote| zygote.is_ready() && is_concerned(zygote))
             .map(|zygote| zygote.id)
             .collect();
         // In the order of their numbers: a Z0 comes before what was grown from it and takes that
@@ -518,6 +523,11 @@ impl Dispatcher {
                 self.on_stale(id, &why, now);
             }
         }
+    }
+
+    /// Looks again at everything that depends on these directories.
+    pub(super) fn recheck(&mut self, directories: &BTreeSet<PathBuf>, now: Instant) {
+        self.recheck_those(|zygote| !zygote.watched().is_disjoint(directories), now);
         for root in &mut self.roots {
             if let Some(want) = &mut root.build {
                 want.renew(now);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import time
@@ -118,6 +119,15 @@ def eventually(condition: Callable[[], object], what: str, timeout: float = PATI
         if time.monotonic() > end:
             raise TimeoutError(f"in vain for {timeout:g} s: {what}")
         time.sleep(0.02)
+
+
+def open_files(pid: int) -> dict[int, str]:
+    """What a process has open, by number; not what it closes meanwhile."""
+    found = {}
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found[int(entry.name)] = os.readlink(entry)
+    return found
 
 
 def state_of(pid: int) -> str:
