@@ -73,6 +73,7 @@ lint: lint-rust lint-python
 
 cargo-test:
 	cargo test --quiet --locked
+	cargo test --quiet --locked --package pyseidon-zygote --lib
 
 pytest: $(WHEEL)
 	$(DRIVER_PYTHON) -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
