@@ -329,3 +329,21 @@ def test_another_order_of_arguments(sandbox: Sandbox) -> None:
     one, other = "test_a.py", "test_b.py"
     for arguments in ((one,), (f"{other}::test_b",), (other, one, "-k", "test_a")):
         sandbox.same("-rA", *arguments, at="Z3")
+
+
+def test_a_module_that_conftests_import_is_edited_again_and_again(sandbox: Sandbox) -> None:
+    """There is one of these beside the checkpoint that is kept before that module."""
+    # The harness takes byte code away, which is an edit too.
+    sandbox.env["PYTHONDONTWRITEBYTECODE"] = "1"
+    sandbox.write("conftest.py", "import early\nimport app\n")
+    sandbox.write("early.py", "X = 1\n")
+    sandbox.write("app.py", "X = 1\n")
+    sandbox.write("mod.py", "X = 'mod'\n")
+    sandbox.write("test_a.py", "import mod\n\ndef test_a():\n    print(mod.X)\n")
+    sandbox.same(*RUN, at="Z3")
+    for number in (2, 3, 4):
+        sandbox.write("app.py", f"X = {number}\n")
+        sandbox.same_at_once(*RUN)
+        sandbox.until_ready("Z3")
+        sandbox.same_warm(*RUN, at="Z3")
+    assert len(sandbox.daemon.status().ready("Z2")) == 2, sandbox.daemon.status()

@@ -223,8 +223,12 @@ impl Dispatcher {
                     .filter(|id| is_ready(id))
                     .filter(|id| {
                         let zygote = &self.zygotes[id];
+                        // Not from the midst of conftests, if that is a base: there is to be one
+                        // that goes on from there.
+                        let record = root.records.get(&zygote.level);
                         zygote.level.depth() + 1 == deeper.depth()
                             && zygote.answer(&above) == Answer::Accepts
+                            && !record.is_some_and(|record| is_base(record, zygote))
                     })
                     .copied()
                     .collect()
@@ -392,6 +396,7 @@ impl Dispatcher {
         let id = ZygoteId(self.last_zygote);
         let used = record.last;
         let reach = parent.reach + 1;
+        let is_from_base = parent.level == *level;
         parent.needed = now;
         let parent = parent.id;
         if let Some(generation) = root.generation_of(parent) {
@@ -402,6 +407,7 @@ impl Dispatcher {
         zygote.used = used;
         zygote.before = before;
         zygote.reach = reach;
+        zygote.is_from_base = is_from_base;
         self.zygotes.insert(id, zygote);
         true
     }

@@ -133,12 +133,13 @@ impl Dispatcher {
         let Some(zygote) = self.zygotes.get(&id) else {
             return false;
         };
-        let (key, level, reach) = (zygote.root, zygote.level.clone(), zygote.reach);
+        let (key, level) = (zygote.root, zygote.level.clone());
+        let is_from_base = zygote.is_from_base;
         let before = zygote.before.clone();
         let record = self.root(key).and_then(|root| root.records.get_mut(&level));
         let Some(record) = record else { return false };
         let was_base = before.is_some() && before.as_ref() == record.edits.base();
-        if !was_base && (explained || reach <= level.depth()) {
+        if !was_base && (explained || !is_from_base) {
             return false;
         }
         record.edits.forget();

@@ -79,6 +79,8 @@ pub(super) struct Zygote {
     pub(super) before: Option<Before>,
     /// How many zygotes it was forked from, one from the other.
     pub(super) reach: usize,
+    /// Grown from one of the same level, which is parked before a file ([`super::edits`]).
+    pub(super) is_from_base: bool,
     /// See [`Parked`].
     pub(super) places: Vec<(PathBuf, String)>,
     /// How many modules it holds.
@@ -177,6 +179,7 @@ impl Zygote {
             build_seconds: 0.0,
             before: None,
             reach: 0,
+            is_from_base: false,
             places: Vec::new(),
             modules: 0,
             loads: Loads::default(),

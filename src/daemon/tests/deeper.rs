@@ -104,6 +104,56 @@ fn of_many_kinds_of_runs_each_keeps_its_base_and_nothing_is_built_for_ever() {
 }
 
 #[test]
+fn what_cannot_go_deeper_than_one_from_a_base_is_not_tried_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let edited = dir.path().join("edited.py");
+    let module = dir.path().join("test_a.py");
+    std::fs::write(&edited, "0").unwrap();
+    std::fs::write(&module, "").unwrap();
+    let mut bench = Bench::new();
+    bench.fakes.manner(|m| {
+        m.goes_deeper = true;
+        m.has_no_z3 = true;
+        m.z2_reads = Some(edited.clone());
+    });
+    let run = with_argv(&[module.to_str().unwrap()]);
+    bench.warm_up();
+    assert!(bench.run_through(run.clone()));
+    let z2 = Level::all(&run)[1].clone();
+    let from_base = |b: &Bench| {
+        let zygotes = &b.server.dispatcher.zygotes;
+        let mut ready = zygotes.values().filter(|z| z.is_ready() && z.level == z2);
+        ready.any(|z| {
+            z.parent
+                .and_then(|id| zygotes.get(&id))
+                .is_some_and(|p| p.level == z2)
+        })
+    };
+    let is_ready = |b: &Bench| {
+        let mut zygotes = b.server.dispatcher.zygotes.values();
+        zygotes.any(|z| z.is_ready() && z.level == z2)
+    };
+    for content in ["1", "22"] {
+        bench.until("its Z2", |b| is_ready(b));
+        assert!(bench.run_through(run.clone()));
+        std::fs::write(&edited, content).unwrap();
+        bench.event(Event::Changed([dir.path().to_path_buf()].into()));
+        bench.until("its end", |b| !is_ready(b));
+    }
+    bench.until("one from a base", |b| from_base(b));
+    let tried = *bench.fakes.tried_z3.lock().unwrap();
+    bench.until("a try from there", |b| {
+        *b.fakes.tried_z3.lock().unwrap() > tried
+    });
+    let z3 = Level::all(&run)[2].clone();
+    bench.until("rest", |b| {
+        let record = &b.server.dispatcher.roots[0].records[&z3];
+        record.failure.is_some() && record.grow.is_none()
+    });
+    assert_eq!(*bench.fakes.tried_z3.lock().unwrap(), tried + 1);
+}
+
+#[test]
 fn what_cannot_go_deeper_is_served_from_above_and_says_why() {
     let mut bench = Bench::new();
     bench.warm_up();

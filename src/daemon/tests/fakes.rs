@@ -69,6 +69,8 @@ pub(super) struct Manner {
     pub(super) goes_deeper: bool,
     /// A file that Z2s have read beside.
     pub(super) z2_reads: Option<std::path::PathBuf>,
+    /// A Z3 fails, and nobody is to blame.
+    pub(super) has_no_z3: bool,
     /// Set by the fakes: that file, in a Z2 that has executed it.
     executes: Option<std::path::PathBuf>,
     /// Up to where a Z2 that is grown all the way fails, and one that is grown up to there, …
@@ -113,6 +115,8 @@ pub(super) struct Fakes {
     pub(super) grown: Mutex<u32>,
     /// Z2s that were to be.
     pub(super) tried: Mutex<u32>,
+    /// Z3s that were to be, where there are none.
+    pub(super) tried_z3: Mutex<u32>,
     /// How often one was told to keep no standby.
     pub(super) rested: Mutex<u32>,
     /// What the last Z0 was told not to hold.
@@ -243,6 +247,17 @@ impl Fakes {
                     *self.distrusted.lock().unwrap() = distrusted;
                     *self.started.lock().unwrap() += 1;
                     self.park(&control, &manner, &run, None);
+                }
+                Order::Grow { run, level, .. } if manner.has_no_z3 && level == "Z3" => {
+                    *self.tried_z3.lock().unwrap() += 1;
+                    let reads = manner.z2_reads.clone();
+                    let manner = Manner { reads, ..manner };
+                    let notice = Notice::Failed {
+                        reason: "a plugin is not quiet".into(),
+                        culprit: None,
+                        trace: Box::new(trace(&manner, &run)),
+                    };
+                    let _ = socket().send(&notice, &[]);
                 }
                 Order::Grow { run, before, .. } => {
                     self.start(socket(), depth + 1, Some(*run), before);
