@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
@@ -127,15 +125,8 @@ def late_environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str]
             to = tmp_path_factory.mktemp("late") / "env"
             made[python] = environment(python, also="few").clone(to)
             made[python].install("--no-deps", "--no-index", wheel)
-            # It writes the byte code of what it imports, some of it rewritten by pytest. Until
-            # that is there nothing is imported ahead, and not each test has such a run first.
-            subprocess.run(
-                [str(made[python].bin / "pytest")],
-                cwd=tmp_path_factory.mktemp("empty"),
-                env={"PATH": os.defpath},
-                stdout=subprocess.DEVNULL,
-                check=False,
-            )
+            # Not each test has such a run first.
+            made[python].compile(tmp_path_factory.mktemp("empty"))
         return made[python]
 
     return make
