@@ -275,6 +275,9 @@ pub struct Parked {
     /// Of a Z2: files of the project that it has executed, in order, and the place before each at
     /// which another one can be parked.
     pub places: Vec<(PathBuf, String)>,
+    /// Of a Z2: the place in its midst at which one serves best after an edit of whichever file,
+    /// and the seconds that it is expected to spare then.
+    pub opening: Option<(String, f64)>,
     /// Seconds from its start to here.
     pub seconds: f64,
     /// How many modules are in `sys.modules`.

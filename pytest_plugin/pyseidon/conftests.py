@@ -14,7 +14,7 @@ import gc
 import os
 import sys
 
-from pyseidon import _zygote, arguments, bytecode, observe, stops, worker
+from pyseidon import _zygote, arguments, bytecode, observe, open_modules, stops, worker
 from pyseidon.captured import Captured
 from pyseidon.world import space_of
 
@@ -82,11 +82,13 @@ class Way:
         observe.start_plugins("a conftest")
         watch(self.config.known_args_namespace, self.read)
         self.places.watch()
+        self.places.following.stand_in()
         setattr(self.parser, self.name, ParserTrap(self.natural, self.config, self.behind))
         # A conftest may have put something else in the parser's place.
         setattr(self.relay, MAIN, self.trap(MAIN, ("main", "_main"), too_far))
 
     def take_away(self):
+        self.places.following.take_away()
         setattr(self.parser, self.name, self.natural)
         delattr(self.relay, MAIN)
         namespace = self.config.known_args_namespace
@@ -100,6 +102,7 @@ class Way:
         self.take_away()
         try:
             self.park(prepare(self, is_midway=True))
+            self.places.following.begin()
         except BaseException as error:
             # Raised on, it could be caught by code that is imported, and the build would go on.
             if _zygote.is_building():
@@ -110,12 +113,18 @@ class Way:
         """In a child that is to become a deeper checkpoint: as `go_on` from P0."""
         worker.become_template(order)
         self.order = order
-        self.places.go_on(order.before)
+        reason = self.places.go_on(order.before)
+        if reason:
+            _zygote.fail(reason)
         reason = passed.compare(self.args)
         if reason:
             _zygote.fail(f"these arguments: {reason}")
         self.record()
         passed.captured.resume()
+
+    def follow_in_run(self):
+        self.places.following.is_run = True
+        return self.places.follow()
 
 
 def too_far(frame):
@@ -159,9 +168,11 @@ class Parts:
         self.go_on = None
         # Modules that are hidden until a run imports them (`stash`).
         self.stash = None
+        # Has what is open go on as its file is now; returns why it cannot.
+        self.follow = None
 
     def take(self):
-        return self.passed.take(self.args)
+        return self.passed.take(self.args) or (self.follow and self.follow())
 
 
 def prepare(way, is_midway):
@@ -194,8 +205,14 @@ def prepare(way, is_midway):
         found["modules"] += observe.files_of(modules)
         found["probes"] += probes(config, paths)
         found["argv_read"] |= argv_read
+        found["heads"] = open_modules.heads(opened)
+        under_way = {module.path for module in opened}
+        ends = way.places.openings.before_ends()
+        found["conftests"] = [(path, place) for path, place in ends if path not in under_way]
+        found["opening"] = way.places.openings.best()
         return found
 
+    opened = list(way.places.opened)
     loaded = len(modules)
     holds = f"{loaded} conftest" + ("" if loaded == 1 else "s")
     holds += f", {new} modules that they import" if new > 0 else ""
@@ -205,6 +222,7 @@ def prepare(way, is_midway):
         parts.shallow = f"parked {order.before}: {order.because}"
         parts.has_generators = stops.foreign_generators(gc.get_objects(), way.places.core)
         parts.go_on = lambda order: way.go_on(order, passed)
+        parts.follow = way.follow_in_run
     return parts
 
 

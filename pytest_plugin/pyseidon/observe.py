@@ -386,6 +386,9 @@ def facts(more=()):
         "modules": files_of(modules.values()),
         "names": sorted({name.partition(".")[0] for name in modules} | STARTUP_NAMES),
         "packages": packages(modules),
+        "heads": {},
+        "conftests": [],
+        "opening": None,
     }
 
 

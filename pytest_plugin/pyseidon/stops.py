@@ -18,7 +18,7 @@ names the last one at which there was no difference.
 import os
 import sys
 
-from pyseidon import _zygote, barriers, observe
+from pyseidon import _zygote, barriers, observe, open_modules, openings
 
 # See `UNKNOWN` of the protocol.
 UNKNOWN = "?"
@@ -51,6 +51,10 @@ class Places:
         names = ("_pytest", "pluggy", "pyseidon")
         homes = [os.path.dirname(sys.modules[n].__file__) for n in names if n in sys.modules]
         self.core = tuple(home + os.sep for home in (*homes, os.path.dirname(__file__)))
+        self.openings = openings.Openings(self.is_project)
+        self.following = open_modules.Following()
+        # Those that are in the midst of being executed where it is parked.
+        self.opened = []
 
     def watch(self):
         _zygote.watch_loads([self.find, self.conftest], self.pass_by, self.blame)
@@ -59,7 +63,10 @@ class Places:
         """Called by the profile function; `frame` is that of a load that begins, or ends (well, or
         by raising)."""
         try:
+            if self.following.due and frame.f_code is self.find:
+                self.following.on_load(begins)
             place = self.begin(frame) if begins else self.end(ends)
+            self.note(frame, begins, place)
             if place is None or not self.has_begun() or is_logging_locked():
                 return
             if self.wanted == UNKNOWN:
@@ -72,12 +79,33 @@ class Places:
         except BaseException as error:
             _zygote.fail(f"looking at what is imported raised {error!r}")
         if place == self.wanted:
+            following = self.following
+            self.opened = open_modules.opened(frame.f_back, self.is_project, following)
             self.park()
 
+    def note(self, frame, begins, place):
+        if begins:
+            self.openings.begins()
+        elif frame.f_code is self.find:
+            module = sys.modules.get(frame.f_locals["name"])
+            file = getattr(module, "__dict__", {}).get("__file__")
+            self.openings.ends(file, frame.f_back, place)
+        else:
+            self.openings.ends(None, None, None)
+            self.openings.conftest_ends(str(frame.f_locals["conftestpath"]))
+
     def go_on(self, wanted):
-        """In a child of a process that is parked at a place."""
-        self.wanted = wanted
+        """In a child of a process that is parked at a place. Returns why it cannot, or None."""
+        self.openings.go_on()
         self.comparison = None
+        reason = self.follow()
+        self.wanted = wanted
+        return reason
+
+    def follow(self):
+        """The same of the modules that are open; in a worker no more than that."""
+        opened, self.opened = self.opened, []
+        return self.following.prepare(opened, self.wanted.startswith("behind "))
 
     def loaded_by(self, frame):
         """A module's name, or a conftest's path."""
@@ -91,7 +119,7 @@ class Places:
         for what, place in self.begun:
             names = getattr(sys.modules.get(what), "__dict__", {})
             file = what if os.path.isabs(what) else names.get("__file__")
-            if isinstance(file, str) and "/site-packages/" not in file and not self.is_own(file):
+            if isinstance(file, str) and self.is_project(file):
                 found.setdefault(os.path.abspath(file), place)
         return list(found.items())
 
@@ -156,6 +184,9 @@ class Places:
         is_standard = file.startswith(observe.STATE.stdlib)
         return file.startswith(self.core) or (is_standard and "/site-packages/" not in file)
 
+    def is_project(self, file):
+        return os.path.isabs(file) and "/site-packages/" not in file and not self.is_own(file)
+
 
 def is_logging_locked():
     """Whether logging is being configured: in a child its lock is free, and would be let go of once
@@ -171,13 +202,13 @@ def output():
 
 
 def foreign_generators(objects, core):
-    """Whether code that is not pytest's has left a generator suspended. Those of pytest's own hooks
-    belong to calls on the stack, which will return."""
+    """Whether code that is not pytest's has left a generator suspended that has something to do
+    when it ends. Those of pytest's own hooks belong to calls on the stack, which will return."""
     frames = {"generator": "gi_frame", "coroutine": "cr_frame", "async_generator": "ag_frame"}
     for value in objects:
         name = frames.get(type(value).__name__)
         frame = getattr(value, name, None) if name else None
-        has_begun = frame is not None and frame.f_lasti >= 0
-        if has_begun and not frame.f_code.co_filename.startswith(core):
+        is_foreign = frame is not None and not frame.f_code.co_filename.startswith(core)
+        if is_foreign and _zygote.waits(value):
             return True
     return False

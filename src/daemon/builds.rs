@@ -205,7 +205,7 @@ impl Dispatcher {
                 let above: Vec<_> = deeper.above().into_iter().collect();
                 let generation = root.current.iter();
                 let record = root.records.get(level);
-                let bases: Vec<_> = generation
+                let mut bases: Vec<_> = generation
                     .clone()
                     .flat_map(|generation| &generation.prepared)
                     .filter(|id| is_ready(id))
@@ -215,10 +215,9 @@ impl Dispatcher {
                     })
                     .copied()
                     .collect();
-                if !bases.is_empty() {
-                    return bases;
-                }
-                generation
+                // The one that has come furthest. (None may be for this environment.)
+                bases.sort_by_key(|id| std::cmp::Reverse(self.zygotes[id].reach));
+                let others = generation
                     .flat_map(|generation| &generation.prepared)
                     .filter(|id| is_ready(id))
                     .filter(|id| {
@@ -230,8 +229,8 @@ impl Dispatcher {
                             && zygote.answer(&above) == Answer::Accepts
                             && !record.is_some_and(|record| is_base(record, zygote))
                     })
-                    .copied()
-                    .collect()
+                    .copied();
+                bases.into_iter().chain(others).collect()
             }
         }
     }
@@ -356,8 +355,9 @@ impl Dispatcher {
             return false;
         };
         let run = record.run.clone();
-        // What is edited again and again comes first; unless it lies behind what cannot be kept.
-        let base = record.edits.base().filter(|_| parent.level != *level);
+        let from = parent.before.as_ref().filter(|_| parent.level == *level);
+        // Bases come first; unless they lie behind what cannot be kept.
+        let base = record.edits.next(from);
         let before = base.or(record.before.as_ref()).cloned();
         let started = (|| {
             let (ours, theirs) = Connection::pair()?;

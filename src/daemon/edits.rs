@@ -1,21 +1,25 @@
-//! Files that are edited again and again, and the checkpoint that is parked before the first of
-//! them: a base, from which the one that has executed all is grown, and grown again.
+//! Bases: checkpoints that are parked in the midst of conftests, from which the one that has executed
+//! all is grown, and grown again.
 //!
 //! ```text
 //!   P0 ──▶ Z2                        P0 ──▶ base ──▶ Z2
 //!          └ gone with each edit            │         └ gone with each edit
 //!                                           └ serves a run that comes at once
 //! ```
+//!
+//! There are two for each set of conftests:
+//! - the *opening*, where most is spared after an edit of whichever file: a Z2 tells where that is;
+//! - for some time, one before the first of the files that are edited again and again.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::builds::{GROW_PATIENCE, GROW_PAUSE};
 use super::dispatcher::Dispatcher;
 use super::level::Level;
 use super::root::{LevelRecord, Want};
-use super::shape::RootKey;
+use super::shape::{RootKey, caller};
 use super::supervisor::{Zygote, ZygoteId};
 use crate::protocol::Before;
 use crate::trace::Signature;
@@ -25,12 +29,26 @@ use crate::trace::Signature;
 /// think: mostly a minute or two.
 const HOT: Duration = Duration::from_secs(5 * 60);
 
+/// What an edit is to be spared for an opening to be kept. It costs a process of some 5 MiB, and a
+/// build; of less than this nobody would notice that it is there.
+const LEAST_SPARED: f64 = 0.1;
+
 /// Of the files that runs of one kind have executed.
 #[derive(Debug, Default)]
 pub(super) struct Edits {
     latest: BTreeMap<PathBuf, Edit>,
-    /// Where the base is parked, and how long it is kept.
+    /// Where the base before a file is parked, and how long it is kept.
     base: Option<(Before, Instant)>,
+    opening: Opening,
+}
+
+#[derive(Debug, Default)]
+enum Opening {
+    #[default]
+    Unknown,
+    At(Before),
+    /// It was tried, and did not park, or nothing could be grown from it.
+    Useless,
 }
 
 /// The latest of one file.
@@ -44,13 +62,66 @@ struct Edit {
 }
 
 impl Edits {
+    /// Before the file that is edited again and again.
     pub(super) fn base(&self) -> Option<&Before> {
         self.base.as_ref().map(|(before, _)| before)
     }
 
-    /// No base: it was of no use, or is not needed any more.
-    pub(super) fn forget(&mut self) {
-        *self = Self::default();
+    pub(super) fn opening(&self) -> Option<&Before> {
+        match &self.opening {
+            Opening::At(before) => Some(before),
+            Opening::Unknown | Opening::Useless => None,
+        }
+    }
+
+    pub(super) fn is_base(&self, before: Option<&Before>) -> bool {
+        before.is_some() && (before == self.base() || before == self.opening())
+    }
+
+    /// Where to park on the way from a checkpoint that is parked at `from`: none if that is the last.
+    pub(super) fn next(&self, from: Option<&Before>) -> Option<&Before> {
+        let is_from = |place: Option<&Before>| place.is_some() && place == from;
+        if is_from(self.base()) {
+            None
+        } else if is_from(self.opening()) {
+            self.base()
+        } else {
+            self.base().or(self.opening())
+        }
+    }
+
+    /// No base before a file: it is not needed any more.
+    fn forget_base(&mut self) {
+        self.latest.clear();
+        self.base = None;
+    }
+
+    /// This one was of no use.
+    fn give_up(&mut self, before: Option<&Before>) {
+        if before.is_some() && before == self.opening() {
+            self.opening = Opening::Useless;
+        } else {
+            self.forget_base();
+        }
+    }
+
+    fn give_up_nearest(&mut self) {
+        match self.base {
+            Some(_) => self.forget_base(),
+            None => self.opening = Opening::Useless,
+        }
+    }
+
+    /// A Z2 tells where an opening serves best. True if there is none yet and one is to be built.
+    fn find_opening(&mut self, place: &str, seconds: f64) -> bool {
+        let is_first = matches!(self.opening, Opening::Unknown) && seconds >= LEAST_SPARED;
+        if is_first {
+            self.opening = Opening::At(Before {
+                what: place.to_owned(),
+                reason: "what follows may be edited".to_owned(),
+            });
+        }
+        is_first
     }
 
     /// Takes over which files a checkpoint does not stand for any more, in the order in which they
@@ -87,8 +158,7 @@ impl Edits {
 
 /// Whether it is the base of checkpoints of its level.
 pub(super) fn is_base(record: &LevelRecord, zygote: &Zygote) -> bool {
-    let base = record.edits.base();
-    base.is_some() && zygote.before.as_ref() == base
+    record.edits.is_base(zygote.before.as_ref())
 }
 
 impl Dispatcher {
@@ -106,8 +176,19 @@ impl Dispatcher {
             return;
         };
         let (key, level) = (zygote.root, zygote.level.clone());
-        let edited = zygote.edited();
+        let mut edited = zygote.edited();
         let before = zygote.before.clone();
+        // Where an edit leaves a base as it is, there is none to be parked before that file.
+        let holds_open = |path: &Path| {
+            let mut others = self.zygotes.values();
+            others.any(|other| {
+                (other.root, &other.level) == (key, &level)
+                    && other.is_ready()
+                    && self.is_base(other.id)
+                    && other.holds_open(path)
+            })
+        };
+        edited.retain(|(path, ..)| path.ends_with("conftest.py") || !holds_open(path));
         let record = self.root(key).and_then(|root| root.records.get_mut(&level));
         let Some(record) = record else { return };
         let is_base = before.is_some() && before.as_ref() == record.edits.base();
@@ -138,11 +219,15 @@ impl Dispatcher {
         let before = zygote.before.clone();
         let record = self.root(key).and_then(|root| root.records.get_mut(&level));
         let Some(record) = record else { return false };
-        let was_base = before.is_some() && before.as_ref() == record.edits.base();
+        let was_base = record.edits.is_base(before.as_ref());
         if !was_base && (explained || !is_from_base) {
             return false;
         }
-        record.edits.forget();
+        match was_base {
+            true => record.edits.give_up(before.as_ref()),
+            // The nearest of those that it was grown from is to blame first.
+            false => record.edits.give_up_nearest(),
+        }
         record.failure = None;
         let want = Want::new(
             "another try, without a base",
@@ -153,6 +238,86 @@ impl Dispatcher {
         record.grow = Some(want);
         self.end_former_bases(key, &level);
         true
+    }
+
+    /// A checkpoint behind conftests is parked, and was to stop in their midst: where that was has not
+    /// been passed this time.
+    pub(super) fn pass_base_by(&mut self, id: ZygoteId) {
+        let Some(zygote) = self.zygotes.get_mut(&id) else {
+            return;
+        };
+        if !matches!(zygote.level, Level::Z2(_)) || zygote.shallow.is_some() {
+            return;
+        }
+        let (key, level) = (zygote.root, zygote.level.clone());
+        let before = zygote.before.take();
+        let record = self.root(key).and_then(|root| root.records.get_mut(&level));
+        if let Some(record) = record.filter(|it| it.edits.is_base(before.as_ref())) {
+            let was_opening = before.as_ref() == record.edits.opening();
+            record.edits.give_up(before.as_ref());
+            if was_opening {
+                // The next one is looked for.
+                record.edits.opening = Opening::Unknown;
+            }
+        }
+    }
+
+    /// A checkpoint is ready. If it tells of an opening, that is built, and this one again from there.
+    pub(super) fn want_opening(&mut self, id: ZygoteId, now: Instant) {
+        let Some(zygote) = self.zygotes.get(&id).filter(|_| !self.is_base(id)) else {
+            return;
+        };
+        let Some((place, seconds)) = zygote.opening.clone() else {
+            return;
+        };
+        let is_there = zygote.before.as_ref().is_some_and(|it| it.what == place);
+        let (key, level) = (zygote.root, zygote.level.clone());
+        let record = self.root(key).and_then(|root| root.records.get_mut(&level));
+        if let Some(record) = record.filter(|_| !is_there)
+            && record.edits.find_opening(&place, seconds)
+        {
+            let why = format!("an opening {place}, {seconds:.1} s");
+            let want = Want::new(&why, now, GROW_PAUSE, GROW_PATIENCE);
+            record.grow.get_or_insert(want);
+        }
+    }
+
+    /// What was grown from a base is ready: what was there before it goes, with what was grown from
+    /// that.
+    pub(super) fn discard_former(&mut self, by: ZygoteId) {
+        let Some(by) = self.zygotes.get(&by).filter(|by| by.is_from_base) else {
+            return;
+        };
+        let (key, level, parent) = (by.root, by.level.clone(), by.parent);
+        let is_former = |zygote: &Zygote| {
+            (zygote.root, &zygote.level) == (key, &level)
+                && zygote.id != by.id
+                && zygote.is_ready()
+                && zygote.parent != parent
+                && !self.is_base(zygote.id)
+        };
+        let root = self.roots.iter().find(|root| root.key == key);
+        let Some(record) = root.and_then(|root| root.records.get(&level)) else {
+            return;
+        };
+        // Not those that serve in another environment.
+        let run = caller(&record.run, record.tty);
+        let former: Vec<_> = self
+            .zygotes
+            .values()
+            .filter(|zygote| is_former(zygote) && zygote.trace.check_caller(run).is_ok())
+            .map(|zygote| zygote.id)
+            .collect();
+        for id in former {
+            let children = self.zygotes.values().filter(|it| it.parent == Some(id));
+            let children: Vec<_> = children.map(|it| (it.id, it.level.clone())).collect();
+            for (id, level) in children.into_iter().chain([(id, level.clone())]) {
+                self.discard_prepared(id, "another one was grown from a base");
+                if let Some(record) = self.root(key).and_then(|root| root.records.get_mut(&level)) {
+                    record.wasted = 0;
+                }
+            }
+        }
     }
 
     /// When the next base is not needed any more.
@@ -175,7 +340,7 @@ impl Dispatcher {
                     .as_ref()
                     .is_some_and(|(_, until)| *until <= now)
                 {
-                    record.edits.forget();
+                    record.edits.forget_base();
                     over.push((root.key, level.clone()));
                 }
             }

@@ -79,18 +79,23 @@ impl Dispatcher {
                     root.backoff = FIRST_BACKOFF;
                 }
                 self.take_over(key, now);
+                self.pass_base_by(id);
                 if self.is_base(id) {
                     self.grow_from_base(key, &level, now);
                 } else {
                     self.discard_outdone(id);
+                    self.discard_former(id);
+                    self.want_opening(id, now);
                 }
                 self.keep_few_prepared(key, level.depth());
                 self.keep_last_stop(id);
+                let is_base = self.is_base(id);
                 let deeper = self.root(key).and_then(|root| {
                     root.forgive_below(&level);
                     root.next_deeper(&level)
                 });
-                if let Some(deeper) = deeper {
+                // From a base the next is the one that goes on from there.
+                if let Some(deeper) = deeper.filter(|_| !is_base) {
                     self.want_growth(key, &deeper, now);
                 }
             }

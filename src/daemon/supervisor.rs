@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::net::Shutdown;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::choose::Answer;
@@ -26,7 +26,7 @@ use super::runs::Worker;
 use super::shape::RootKey;
 use crate::process::Process;
 use crate::protocol::{Before, Loads, Order, Parked};
-use crate::trace::{Signature, Trace};
+use crate::trace::{Role, Signature, Trace};
 use crate::transport::Connection;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -83,6 +83,7 @@ pub(super) struct Zygote {
     pub(super) is_from_base: bool,
     /// See [`Parked`].
     pub(super) places: Vec<(PathBuf, String)>,
+    pub(super) opening: Option<(String, f64)>,
     /// How many modules it holds.
     pub(super) modules: u32,
     pub(super) loads: Loads,
@@ -181,6 +182,7 @@ impl Zygote {
             reach: 0,
             is_from_base: false,
             places: Vec::new(),
+            opening: None,
             modules: 0,
             loads: Loads::default(),
             inherited: (0, 0.0),
@@ -210,6 +212,7 @@ impl Zygote {
         self.shallow = parked.shallow;
         self.build_seconds = parked.seconds;
         self.places = parked.places;
+        self.opening = parked.opening;
         self.modules = parked.modules;
         self.loads = parked.loads;
         self.trace = parked.trace;
@@ -346,6 +349,13 @@ impl Zygote {
 
     pub(super) fn watched(&self) -> &BTreeSet<PathBuf> {
         &self.watched
+    }
+
+    /// Whether this file is in the midst of being executed: what follows may be edited.
+    pub(super) fn holds_open(&self, path: &Path) -> bool {
+        let is_head = |role| matches!(role, Role::Head { .. });
+        let mut files = self.trace.files.iter();
+        files.any(|file| is_head(file.role) && file.path == path)
     }
 
     /// Files of the project that are not what was executed, in the order of that; what is there

@@ -57,8 +57,8 @@ pub struct FileInput {
     pub role: Role,
     /// `None`: there was nothing.
     pub signature: Option<Signature>,
-    /// Of a file that was young when it was read: its content's digest. Of a probed symbolic link:
-    /// the digest of its target.
+    /// Of a file that was young when it was read: its content's digest. Of a head: that of its bytes.
+    /// Of a probed symbolic link: the digest of its target.
     pub content: Option<[u8; 32]>,
 }
 
@@ -71,6 +71,8 @@ pub enum Role {
     /// or change, as it is written from the very source (`mtime` in seconds, `size`) that was
     /// compiled then, or else is not looked at.
     UnusedByteCode { source: [u32; 2] },
+    /// A source of which only so many bytes have been executed: what follows may be another.
+    Head { length: u64 },
     /// Only its being there, and of what kind, was asked.
     Probe,
 }
@@ -128,6 +130,7 @@ impl FileInput {
         let signature = Signature::of(&path);
         let content = match signature {
             _ if role == Role::Probe => link_target(&path),
+            Some(_) if let Role::Head { length } = role => digest_of_head(&path, length).ok(),
             Some(s)
                 if role == Role::Content && now_ns() - s.ctime_ns.max(s.mtime_ns) < YOUNG_NS =>
             {
@@ -165,6 +168,13 @@ impl FileInput {
                 Header::Time(_) | Header::Hash | Header::Other => {}
                 Header::Trusted => return changed(&self.path, "stands for another source"),
             },
+            (Role::Head { length }, Some(before), Some(after)) => {
+                let is_old = now - before.ctime_ns.max(before.mtime_ns) > YOUNG_NS;
+                let is_same = before == after && is_old;
+                if !is_same && digest_of_head(&self.path, length).ok() != self.content {
+                    return changed(&self.path, "changed in what is executed of it");
+                }
+            }
             (_, None, None) => {}
             (_, Some(_), None) => return changed(&self.path, "is gone"),
             (_, None, Some(_)) => return changed(&self.path, "is new"),
@@ -304,6 +314,16 @@ fn digest(path: &Path) -> io::Result<[u8; 32]> {
     Ok(*blake3::hash(&fs::read(path)?).as_bytes())
 }
 
+/// Digest of its first bytes.
+fn digest_of_head(path: &Path, length: u64) -> io::Result<[u8; 32]> {
+    let text = fs::read(path)?;
+    let head = usize::try_from(length)
+        .ok()
+        .and_then(|length| text.get(..length));
+    let head = head.ok_or(io::ErrorKind::UnexpectedEof)?;
+    Ok(*blake3::hash(head).as_bytes())
+}
+
 /// Nanoseconds since the epoch, by the clock that stamps files.
 pub fn now_ns() -> i128 {
     SystemTime::now()
@@ -352,6 +372,24 @@ mod tests {
         assert!(input.content.is_some());
         assert_eq!(input.check(now_ns() + 3 * YOUNG_NS), Ok(()));
         assert!(input.content.is_none());
+    }
+
+    #[test]
+    fn of_a_head_only_its_own_bytes_count() {
+        let (_dir, path) = file("import one\nX = 1\n");
+        let mut input = FileInput::take(path.clone(), Role::Head { length: 11 });
+        for holds in ["import one\nX = 22\n", "import one\n"] {
+            fs::write(&path, holds).unwrap();
+            assert_eq!(input.check(now_ns()), Ok(()), "{holds}");
+        }
+        for other in ["import two\nX = 1\n", "import one"] {
+            fs::write(&path, other).unwrap();
+            assert!(input.check(now_ns()).is_err(), "{other}");
+        }
+        fs::write(&path, "import one\n").unwrap();
+        assert_eq!(input.check(now_ns()), Ok(()));
+        fs::remove_file(&path).unwrap();
+        assert!(input.check(now_ns()).is_err());
     }
 
     #[test]

@@ -189,9 +189,11 @@ impl Trace {
     /// Adds what a deeper checkpoint inherits from the one it was forked from. What both have read
     /// and found unequal stays twice, so that it cannot hold: the process image has the older one.
     pub fn inherit(&mut self, parent: &Self) {
+        let is_whole = |file: &&FileInput| !matches!(file.role, Role::Head { .. });
         let theirs: BTreeMap<_, _> = parent
             .files
             .iter()
+            .filter(is_whole)
             .map(|f| (&f.path, f.signature))
             .collect();
         self.files.retain(|own| {
@@ -296,6 +298,24 @@ mod tests {
         };
         assert_eq!(deeper.check_disk(), Ok(()));
         deeper.inherit(&parent);
+        assert!(deeper.check_disk().is_err());
+    }
+
+    #[test]
+    fn of_what_was_a_head_a_deeper_checkpoint_depends_on_the_rest_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("input");
+        fs::write(&path, "head, and the rest").unwrap();
+        let of = |role| Trace {
+            files: vec![FileInput::take(path.clone(), role)],
+            ..Trace::default()
+        };
+        let mut parent = of(Role::Head { length: 4 });
+        let mut deeper = of(Role::Content);
+        deeper.inherit(&parent);
+        assert_eq!(deeper.check_disk(), Ok(()));
+        fs::write(&path, "head, and another").unwrap();
+        assert_eq!(parent.check_disk(), Ok(()));
         assert!(deeper.check_disk().is_err());
     }
 

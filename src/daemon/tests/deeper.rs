@@ -1,6 +1,6 @@
 //! Checkpoints below a P0.
 
-use super::fakes::run;
+use super::fakes::{BEFORE_EDITED, run};
 use super::harness::Bench;
 use super::with_argv;
 use crate::daemon::dispatcher::Event;
@@ -141,16 +141,69 @@ fn what_cannot_go_deeper_than_one_from_a_base_is_not_tried_for_ever() {
         bench.until("its end", |b| !is_ready(b));
     }
     bench.until("one from a base", |b| from_base(b));
-    let tried = *bench.fakes.tried_z3.lock().unwrap();
-    bench.until("a try from there", |b| {
-        *b.fakes.tried_z3.lock().unwrap() > tried
-    });
     let z3 = Level::all(&run)[2].clone();
-    bench.until("rest", |b| {
+    let rests = |b: &mut Bench| {
         let record = &b.server.dispatcher.roots[0].records[&z3];
         record.failure.is_some() && record.grow.is_none()
+    };
+    bench.until("a try from there", rests);
+    let tried = *bench.fakes.tried_z3.lock().unwrap();
+    assert!(bench.run_through(run.clone()));
+    bench.until("rest", rests);
+    assert!(from_base(&bench), "the base is kept");
+    assert_eq!(*bench.fakes.tried_z3.lock().unwrap(), tried);
+}
+
+#[test]
+fn an_opening_is_kept_and_the_next_is_grown_from_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let edited = dir.path().join("edited.py");
+    std::fs::write(&edited, "0").unwrap();
+    let mut bench = Bench::new();
+    let opening = (BEFORE_EDITED.to_owned(), 1.5);
+    bench.fakes.manner(|m| {
+        m.goes_deeper = true;
+        m.z2_reads = Some(edited.clone());
+        m.opening = Some(opening.clone());
     });
-    assert_eq!(*bench.fakes.tried_z3.lock().unwrap(), tried + 1);
+    bench.warm_up();
+    let level = Level::all(&run()).pop().unwrap();
+    let parked = |b: &Bench| {
+        let zygotes = b.server.dispatcher.zygotes.values();
+        let ready = zygotes.filter(|zygote| zygote.is_ready() && zygote.level == level);
+        let mut found: Vec<_> = ready
+            .map(|zygote| zygote.before.as_ref().map(|before| before.what.clone()))
+            .collect();
+        found.sort();
+        found
+    };
+    let both = [None, Some(opening.0.clone())];
+    bench.until("an opening, and one Z2 from there", |b| {
+        let rests = b.server.dispatcher.roots[0].records[&level].grow.is_none();
+        rests && parked(b) == both
+    });
+    let is_opening = |b: &Bench| b.last_checkpoint().as_deref() == Some("Z2");
+    std::fs::write(&edited, "another").unwrap();
+    assert!(bench.run_through(run()));
+    assert!(is_opening(&bench), "it has not read what was edited");
+    bench.until("another Z2", |b| parked(b) == both);
+    // What does not get there is grown without.
+    bench
+        .fakes
+        .manner(|m| m.fails = Some("not there".to_owned()));
+    let edit = |bench: &mut Bench, text| {
+        std::fs::write(&edited, text).unwrap();
+        bench.event(Event::Changed([dir.path().to_path_buf()].into()));
+    };
+    edit(&mut bench, "a third");
+    bench.until("a failure", |b| {
+        b.server.dispatcher.roots[0].records[&level]
+            .failure
+            .is_some()
+    });
+    bench.fakes.manner(|m| m.fails = None);
+    edit(&mut bench, "the last one");
+    bench.until("a Z2 alone", |b| parked(b) == [None]);
 }
 
 #[test]

@@ -40,6 +40,7 @@ pub(in crate::daemon) fn parked(pid: i32) -> Parked {
         unsettled: None,
         shallow: None,
         places: Vec::new(),
+        opening: None,
         seconds: 0.1,
         modules: 100,
         loads: Loads::default(),
@@ -62,6 +63,10 @@ pub(super) struct Manner {
     /// Nothing is said on being started, until [`Fakes::let_go`].
     pub(super) slow: bool,
     pub(super) fails: Option<String>,
+    /// What a Z2 tells of where another could be parked.
+    pub(super) opening: Option<(String, f64)>,
+    /// Why it is not parked behind all conftests.
+    pub(super) shallow: Option<String>,
     pub(super) unsettled: bool,
     /// A file that all of them have read.
     pub(super) reads: Option<std::path::PathBuf>,
@@ -181,6 +186,8 @@ impl Fakes {
             trace: trace(manner, run),
             places: manner.executes.clone().map(place).into_iter().collect(),
             unsettled: manner.unsettled.then(|| "`input`".into()),
+            opening: manner.opening.clone(),
+            shallow: manner.shallow.clone(),
             ..parked(pid)
         };
         if manner.slow {
@@ -220,6 +227,7 @@ impl Fakes {
             let mut manner = self.manner.lock().unwrap().clone();
             let mut culprit = None;
             manner.reads_env.append(&mut manner.p0_reads_env);
+            manner.shallow = before.as_ref().map(|before| before.reason.clone());
             if depth == 1 {
                 *self.grown.lock().unwrap() += 1;
             } else if manner.goes_deeper {

@@ -19,6 +19,7 @@ use pyseidon::trace::{Signature, now_ns};
 use crate::ahead;
 use crate::distrust;
 use crate::fail::fail_now;
+use crate::following;
 use crate::page::Page;
 use crate::profile;
 use crate::seen::{absolute, note_relative, seen};
@@ -189,6 +190,7 @@ fn during_build(py: Python<'_>, event: &[u8], args: &Bound<'_, PyTuple>) {
             veto("ctypes.dlsym", text(args, 1));
         }
         b"sys.setprofile" | b"sys.settrace" if is_our_own(&caller(py).unwrap_or_default()) => {}
+        b"sys.settrace" if following::is_leaving() => {}
         b"os.listdir" | b"os.scandir" => list(py, args),
         b"sys._getframe" => note_frame(py),
         _ if is_veto(event) && !is_harmless(py, event, args) => {
@@ -267,9 +269,15 @@ fn open(py: Python<'_>, args: &Bound<'_, PyTuple>) {
         }
         return;
     }
+    let is_source = path.extension().is_some_and(|end| end == "py");
+    let is_import = by.starts_with("<frozen importlib");
+    let is_text = is_source && !is_import && !is_for_rewriting(py);
     let mut seen = seen();
-    if by.starts_with("<frozen importlib") && path.extension().is_some_and(|end| end == "py") {
+    if is_source && is_import {
         seen.compiled.insert(path.clone());
+    }
+    if is_text {
+        seen.texts.insert(path.clone());
     }
     if let Entry::Vacant(entry) = seen.opened.entry(path) {
         let before = Signature::of(entry.key());
@@ -303,7 +311,12 @@ fn list(py: Python<'_>, args: &Bound<'_, PyTuple>) {
 }
 
 fn is_our_own(file: &str) -> bool {
-    file.ends_with("/pyseidon/observe.py") || file.ends_with("/pyseidon/barriers.py")
+    const FILES: [&str; 3] = ["observe.py", "barriers.py", "open_modules.py"];
+    let own = |name: &&str| {
+        file.strip_suffix(*name)
+            .is_some_and(|it| it.ends_with("/pyseidon/"))
+    };
+    FILES.iter().any(own)
 }
 
 /// What code run in the background must not do: a checkpoint of it would have effects that the
@@ -394,12 +407,17 @@ fn is_for_capture(py: Python<'_>) -> bool {
     is_asked_by(py, &["/tempfile.py"], "/_pytest/capture.py")
 }
 
+/// Whether pytest reads a source that it is about to compile.
+fn is_for_rewriting(py: Python<'_>) -> bool {
+    is_asked_by(py, &GLOBBING, "/_pytest/assertion/rewrite.py")
+}
+
 /// Whether pytest looks where conftests may be, which is compared when a worker is let go.
 fn is_for_conftests(py: Python<'_>) -> bool {
     is_asked_by(py, &GLOBBING, "/_pytest/config/__init__.py")
 }
 
-/// Where `Path.glob` is, before Python 3.13 and since.
+/// Where the methods of `Path` are, before Python 3.13 and since.
 const GLOBBING: [&str; 4] = [
     "/pathlib.py",
     "/pathlib/_local.py",

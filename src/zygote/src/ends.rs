@@ -258,7 +258,8 @@ pub(crate) fn has_foreign_callback(reference: &Bound<'_, PyAny>) -> bool {
         .unwrap_or_default();
     !matches!(
         module.as_str(),
-        "weakref" | "_weakrefset" | "abc" | "functools" | "logging"
+        // (Of a load that is under way: its lock.)
+        "weakref" | "_weakrefset" | "abc" | "functools" | "logging" | "importlib._bootstrap"
     )
 }
 

@@ -164,6 +164,13 @@ pub(crate) fn survey(py: Python<'_>, gc: &Bound<'_, PyAny>, generators: bool) {
     }
 }
 
+/// Whether this suspended generator or coroutine has something to do when it ends.
+#[pyfunction]
+#[pyo3(name = "waits")]
+pub(crate) fn generator_waits(generator: &Bound<'_, PyAny>) -> PyResult<bool> {
+    waits(generator, true)
+}
+
 /// Calls `look` with as much memory as the process may have: a test may have lowered that, and
 /// ours would end by a signal where it runs out.
 fn with_room<T>(look: impl FnOnce() -> T) -> T {

@@ -18,6 +18,7 @@
 //! - [`timings`]: when each module's load began and ended
 //! - [`distrust`]: modules that no checkpoint may hold
 //! - [`profile`]: reads that raise no audit event, seen as calls of C functions
+//! - [`following`]: a module's execution that is left and goes on in the code of the file as it is now
 //! - [`audit`]: the audit hook: what a build reads, what it must not do, what a run imports
 //! - [`readline`]: the size of the terminal, as the readline library tells it
 //! - [`inherit`]: makes a fresh child the process that the caller would have started
@@ -42,6 +43,7 @@ mod distrust;
 mod ends;
 mod fail;
 mod finding;
+mod following;
 mod fork;
 mod grow;
 mod inherit;
@@ -82,8 +84,13 @@ fn _zygote(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(ahead::hide, module)?)?;
     module.add_function(wrap_pyfunction!(finding::finding, module)?)?;
     module.add_function(wrap_pyfunction!(finding::loading, module)?)?;
+    module.add_function(wrap_pyfunction!(following::executing, module)?)?;
+    module.add_function(wrap_pyfunction!(following::leaving, module)?)?;
+    module.add_function(wrap_pyfunction!(following::follow_loads, module)?)?;
+    module.add_function(wrap_pyfunction!(following::follow_no_more, module)?)?;
     module.add_function(wrap_pyfunction!(classes::conceal_own, module)?)?;
     module.add_function(wrap_pyfunction!(classes::reveal, module)?)?;
+    module.add_function(wrap_pyfunction!(leave::generator_waits, module)?)?;
     module.add_function(wrap_pyfunction!(leave::survey, module)?)?;
     module.add_function(wrap_pyfunction!(audit::watch, module)?)?;
     module.add_function(wrap_pyfunction!(audit::unwatch, module)?)?;

@@ -32,6 +32,11 @@ pub(crate) struct Facts {
     probes: Vec<PathBuf>,
     /// Byte code that no child writes: it is fresh.
     fresh: BTreeSet<PathBuf>,
+    /// Of sources that are in the midst of being executed: how many bytes have been.
+    heads: BTreeMap<PathBuf, u64>,
+    /// See [`pyseidon::protocol::Parked`].
+    pub(crate) conftests: Vec<(PathBuf, String)>,
+    pub(crate) opening: Option<(String, f64)>,
     /// Modules that are held but not in `sys.modules`, until a run imports them.
     pub(crate) hidden: BTreeSet<String>,
 }
@@ -48,9 +53,16 @@ pub(crate) fn trace(seen: &Seen, facts: Facts, key: [u8; 32]) -> (Trace, Option<
         env_all: facts.env_all,
         ..Trace::default()
     };
+    // But for those that somebody has looked at as well.
+    let mut heads = facts.heads;
+    heads.retain(|path, _| !facts.files.contains(path) && !seen.texts.contains(path));
     let mut files: BTreeMap<PathBuf, FileInput> = BTreeMap::new();
     let mut sources: Vec<PathBuf> = facts.files;
     let mut byte_code = |cached: &Path, source: &Path| {
+        if heads.contains_key(source) {
+            // Who goes on looks at it himself.
+            return;
+        }
         let stands_for = Signature::of(source)
             .map(|s| [(s.mtime_ns.div_euclid(1_000_000_000)) as u32, s.size as u32]);
         let role = match stands_for {
@@ -82,9 +94,11 @@ pub(crate) fn trace(seen: &Seen, facts: Facts, key: [u8; 32]) -> (Trace, Option<
     let objects = shared_objects();
     sources.extend(objects.iter().cloned());
     for path in sources {
+        let length = heads.get(&path).copied();
+        let role = length.map_or(Role::Content, |length| Role::Head { length });
         files
             .entry(path.clone())
-            .or_insert_with(|| FileInput::take(path, Role::Content));
+            .or_insert_with(|| FileInput::take(path, role));
     }
     for path in facts.probes {
         files
@@ -99,7 +113,9 @@ pub(crate) fn trace(seen: &Seen, facts: Facts, key: [u8; 32]) -> (Trace, Option<
         let changed = match seen.opened.get(&input.path) {
             // That was used, and taken away since.
             Some(Some(_)) if after.is_none() => true,
-            Some(before) => input.role == Role::Content && *before != after,
+            Some(before) => {
+                matches!(input.role, Role::Content | Role::Head { .. }) && *before != after
+            }
             None => false,
         };
         // No child writes it, as it was there when that was decided.

@@ -52,6 +52,9 @@ pub(crate) fn report(
 /// In the child. `pid` is the zygote.
 fn send(py: Python<'_>, zygote: &Zygote, facts: Facts, pid: i32, told: Told) -> bool {
     let hidden = facts.hidden.clone();
+    let mut places = told.places;
+    places.extend(facts.conftests.iter().cloned());
+    let opening = facts.opening.clone();
     let (mut trace, unsettled) = record::trace(&seen(), facts, random_key());
     trace.set_env(&zygote.template.env);
     if trace.cwd.is_some() {
@@ -66,7 +69,8 @@ fn send(py: Python<'_>, zygote: &Zygote, facts: Facts, pid: i32, told: Told) -> 
         trace,
         unsettled: unsettled.map(|path| path.display().to_string()),
         shallow: told.shallow,
-        places: told.places,
+        places,
+        opening,
         seconds: zygote.since.elapsed().as_secs_f64(),
         modules: timings::count(py) + u32::try_from(hidden.len()).unwrap_or_default(),
         loads: timings::take(py, zygote.since, &hidden),

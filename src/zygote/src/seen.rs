@@ -16,6 +16,8 @@ pub(crate) struct Seen {
     pub(crate) opened: BTreeMap<PathBuf, Option<Signature>>,
     /// Sources that the import system read: it has found no byte code for them.
     pub(crate) compiled: BTreeSet<PathBuf>,
+    /// Sources that somebody else opened, to read them as text: a file's own code among them.
+    pub(crate) texts: BTreeSet<PathBuf>,
     /// Directories listed by code other than the import system, and whether only for
     /// distributions.
     pub(crate) listed: BTreeMap<PathBuf, bool>,
@@ -38,6 +40,7 @@ impl Seen {
         Self {
             opened: BTreeMap::new(),
             compiled: BTreeSet::new(),
+            texts: BTreeSet::new(),
             listed: BTreeMap::new(),
             searched: BTreeSet::new(),
             imported: BTreeSet::new(),
