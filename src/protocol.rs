@@ -254,7 +254,8 @@ pub enum Notice {
         reason: String,
     },
     /// There is no worker, or it ended before it entered pytest, through no fault of the
-    /// checkpoint: its client left, it was killed, the machine could not fork.
+    /// checkpoint: its client left, it was killed, the machine could not fork, a file that it was to
+    /// go on in cannot be compiled.
     Died {
         id: u64,
         reason: String,

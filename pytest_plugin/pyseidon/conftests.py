@@ -168,11 +168,16 @@ class Parts:
         self.go_on = None
         # Modules that are hidden until a run imports them (`stash`).
         self.stash = None
-        # Has what is open go on as its file is now; returns why it cannot.
-        self.follow = None
+        # Has what is open go on as its file is now; returns why it cannot, or None.
+        self.follow = lambda: None
 
     def take(self):
-        return self.passed.take(self.args) or (self.follow and self.follow())
+        reason = self.passed.take(self.args)
+        if not reason:
+            broken = self.follow()
+            if broken:
+                _zygote.refuse(broken, for_now=True)
+        return reason
 
 
 def prepare(way, is_midway):

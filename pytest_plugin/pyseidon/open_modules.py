@@ -101,6 +101,14 @@ class OpenModule:
             del self.home["exec"]
         return found[0]
 
+    def compiles(self):
+        """Whether it is more than a warning that keeps it from being compiled."""
+        try:
+            compile(read(self.path), self.path, "exec", dont_inherit=True)
+        except (SyntaxError, ValueError, TypeError):
+            return False
+        return True
+
     def what_follows(self):
         """Why nothing else can follow here than what was to; or None, and the last line of the
         import that is under way, and the codes of what follows it in the text of now and of that
@@ -108,6 +116,8 @@ class OpenModule:
         try:
             now = self.what_is_loaded_now()
         except Exception as error:
+            if _zygote.is_building() and not self.compiles():
+                _zygote.broken()
             return f"loading `{self.path}` now raises {type(error).__name__}", 0, None
         if now == self.whole:
             return None, 0, None

@@ -40,14 +40,20 @@ pub(super) struct Edits {
     /// Where the base before a file is parked, and how long it is kept.
     base: Option<(Before, Instant)>,
     opening: Opening,
+    /// How often an opening was of no use.
+    useless: u32,
 }
+
+/// A file that nobody can go on in any more (the compiler warns of it) makes an opening useless, and
+/// the next one is right. What fails each time is built this often.
+const MOST_USELESS: u32 = 3;
 
 #[derive(Debug, Default)]
 enum Opening {
     #[default]
     Unknown,
     At(Before),
-    /// It was tried, and did not park, or nothing could be grown from it.
+    /// It was tried, and did not park, or nothing could be grown from it: again and again.
     Useless,
 }
 
@@ -99,17 +105,26 @@ impl Edits {
     /// This one was of no use.
     fn give_up(&mut self, before: Option<&Before>) {
         if before.is_some() && before == self.opening() {
-            self.opening = Opening::Useless;
+            self.give_up_opening();
         } else {
             self.forget_base();
         }
     }
 
+    /// The nearest of those that something was grown from was of no use.
     fn give_up_nearest(&mut self) {
         match self.base {
             Some(_) => self.forget_base(),
-            None => self.opening = Opening::Useless,
+            None => self.give_up_opening(),
         }
+    }
+
+    fn give_up_opening(&mut self) {
+        self.useless += 1;
+        self.opening = match self.useless {
+            MOST_USELESS.. => Opening::Useless,
+            _ => Opening::Unknown,
+        };
     }
 
     /// A Z2 tells where an opening serves best. True if there is none yet and one is to be built.
@@ -225,7 +240,6 @@ impl Dispatcher {
         }
         match was_base {
             true => record.edits.give_up(before.as_ref()),
-            // The nearest of those that it was grown from is to blame first.
             false => record.edits.give_up_nearest(),
         }
         record.failure = None;
@@ -253,12 +267,7 @@ impl Dispatcher {
         let before = zygote.before.take();
         let record = self.root(key).and_then(|root| root.records.get_mut(&level));
         if let Some(record) = record.filter(|it| it.edits.is_base(before.as_ref())) {
-            let was_opening = before.as_ref() == record.edits.opening();
             record.edits.give_up(before.as_ref());
-            if was_opening {
-                // The next one is looked for.
-                record.edits.opening = Opening::Unknown;
-            }
         }
     }
 

@@ -314,7 +314,9 @@ impl Dispatcher {
         zygote.leave("failed");
         let (key, level) = (zygote.root, zygote.level.clone());
         self.note_failure(id, key, level.clone(), failure.clone(), now);
-        if self.does_without_base(id, culprit.is_some(), now) {
+        // What ends pytest before it is parked is an edit that is broken: no base is to blame.
+        let is_broken = failure.reason == ENDED_EARLY;
+        if !is_broken && self.does_without_base(id, culprit.is_some(), now) {
             return;
         }
         if let Some(culprit) = culprit {

@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -150,6 +150,14 @@ impl FileInput {
         let changed =
             |path: &Path, what: &str| Err(Mismatch::Stale(format!("`{}` {what}", path.display())));
         let found = Signature::of(&self.path);
+        if let (Role::Head { length }, Some(before)) = (self.role, self.signature) {
+            let is_old = now - before.ctime_ns.max(before.mtime_ns) > YOUNG_NS;
+            let is_same = found == Some(before) && is_old;
+            if !is_same && settled_head(&self.path, length) != self.content {
+                return changed(&self.path, "changed in what is executed of it");
+            }
+            return Ok(());
+        }
         match (self.role, self.signature, found) {
             (Role::Probe, before, after) => {
                 let kind = |s: Option<Signature>| s.map(|s| s.mode & libc::S_IFMT);
@@ -168,13 +176,6 @@ impl FileInput {
                 Header::Time(_) | Header::Hash | Header::Other => {}
                 Header::Trusted => return changed(&self.path, "stands for another source"),
             },
-            (Role::Head { length }, Some(before), Some(after)) => {
-                let is_old = now - before.ctime_ns.max(before.mtime_ns) > YOUNG_NS;
-                let is_same = before == after && is_old;
-                if !is_same && digest_of_head(&self.path, length).ok() != self.content {
-                    return changed(&self.path, "changed in what is executed of it");
-                }
-            }
             (_, None, None) => {}
             (_, Some(_), None) => return changed(&self.path, "is gone"),
             (_, None, Some(_)) => return changed(&self.path, "is new"),
@@ -314,7 +315,24 @@ fn digest(path: &Path) -> io::Result<[u8; 32]> {
     Ok(*blake3::hash(&fs::read(path)?).as_bytes())
 }
 
-/// Digest of its first bytes.
+/// How long a file may be missing or too short before that is taken for what it is: who saves one
+/// empties it first, or puts it aside.
+const SAVING: Duration = Duration::from_millis(20);
+
+/// Digest of its first bytes, if there are so many, and where they may be on their way, when they are
+/// there.
+fn settled_head(path: &Path, length: u64) -> Option<[u8; 32]> {
+    let until = Instant::now() + SAVING;
+    loop {
+        let digest = digest_of_head(path, length).ok();
+        if digest.is_some() || Instant::now() > until {
+            return digest;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The same, as it is.
 fn digest_of_head(path: &Path, length: u64) -> io::Result<[u8; 32]> {
     let text = fs::read(path)?;
     let head = usize::try_from(length)
@@ -334,7 +352,6 @@ pub fn now_ns() -> i128 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
@@ -386,8 +403,15 @@ mod tests {
             fs::write(&path, other).unwrap();
             assert!(input.check(now_ns()).is_err(), "{other}");
         }
-        fs::write(&path, "import one\n").unwrap();
-        assert_eq!(input.check(now_ns()), Ok(()));
+        // It is being saved: emptied first.
+        fs::write(&path, "").unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_millis(2));
+                fs::write(&path, "import one\nX = 3\n").unwrap();
+            });
+            assert_eq!(input.check(now_ns()), Ok(()));
+        });
         fs::remove_file(&path).unwrap();
         assert!(input.check(now_ns()).is_err());
     }

@@ -27,6 +27,13 @@ pub(crate) fn fail_now(stage: &str, reason: &str) -> ! {
     end(plugin.or_else(loads::blame), reason)
 }
 
+/// In a building zygote: what is to be executed cannot be compiled, so pytest would end here. Ends the
+/// process.
+#[pyfunction]
+pub(crate) fn broken() {
+    end_early()
+}
+
 /// The script of a building zygote came to its end: as it should, so nobody is to blame.
 pub(crate) fn end_early() -> ! {
     end(None, ENDED_EARLY)

@@ -32,31 +32,29 @@ pub(crate) fn executing<'py>(
         None,
         move |args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>| {
             let py = args.py();
-            let result = natural.call(py, args, kwargs);
-            let left = left.bind(py);
-            if left.is_empty() {
-                return result;
-            }
+            let mut result = natural.call(py, args, kwargs);
             let Ok(namespace) = args.get_item(1) else {
                 return result;
             };
-            if !left.contains(namespace.as_ptr() as usize)? {
-                return result;
+            let left = left.bind(py);
+            // What follows may be left in turn.
+            while !left.is_empty() && left.contains(namespace.as_ptr() as usize)? {
+                let has_left = match &result {
+                    Ok(_) => true,
+                    Err(error) => error.is_instance(py, raised.bind(py)),
+                };
+                let code = follow.call1(py, (&namespace, has_left))?;
+                if !has_left {
+                    break;
+                }
+                // With the traceback goes the frame that was left.
+                drop(result);
+                if code.is_none(py) {
+                    return Ok(py.None());
+                }
+                result = natural.call1(py, (code, &namespace));
             }
-            let has_left = match &result {
-                Ok(_) => true,
-                Err(error) => error.is_instance(py, raised.bind(py)),
-            };
-            let code = follow.call1(py, (&namespace, has_left))?;
-            if !has_left {
-                return result;
-            }
-            // With the traceback goes the frame that was left.
-            drop(result);
-            match code.is_none(py) {
-                true => Ok(py.None()),
-                false => natural.call1(py, (code, namespace)),
-            }
+            result
         },
     )
 }

@@ -74,6 +74,7 @@ fn _zygote(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(steps::begin, module)?)?;
     module.add_function(wrap_pyfunction!(serve::park, module)?)?;
     module.add_function(wrap_pyfunction!(fail::fail, module)?)?;
+    module.add_function(wrap_pyfunction!(fail::broken, module)?)?;
     module.add_function(wrap_pyfunction!(steps::refuse, module)?)?;
     module.add_function(wrap_pyfunction!(steps::inherited, module)?)?;
     module.add_function(wrap_pyfunction!(readline::tell_screen_size, module)?)?;

@@ -101,6 +101,16 @@ impl Page {
         (self.header().refused.load(Ordering::Acquire) == 1).then(|| self.reason())
     }
 
+    /// It is not the checkpoint that does not stand for runs like this one.
+    pub(crate) fn refuse_for_now(&self, reason: &str) {
+        self.set_reason(reason);
+        self.header().refused.store(2, Ordering::Release);
+    }
+
+    pub(crate) fn refused_for_now(&self) -> Option<String> {
+        (self.header().refused.load(Ordering::Acquire) == 2).then(|| self.reason())
+    }
+
     /// What became of an import that was made ahead: adopted, or the reason why not.
     pub(crate) fn set_ahead(&self, reason: &str) {
         self.set_reason(reason);

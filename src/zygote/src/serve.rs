@@ -392,6 +392,7 @@ impl Loop<'_> {
                 Some(reason) => {
                     let _ = self.control.send(&Notice::Refused { id, reason }, &[]);
                 }
+                None if let Some(reason) = worker.page.refused_for_now() => self.died(id, &reason),
                 None if worker.stuck => self.died(id, "its worker showed no life"),
                 None => {
                     let reason =

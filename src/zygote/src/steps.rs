@@ -45,12 +45,17 @@ pub(crate) fn announce(control: &Connection) {
     let _ = control.send(&Notice::Building { pid }, &[]);
 }
 
-/// In a worker: this checkpoint does not stand for the run. Nothing was run; ends the process.
+/// In a worker: this checkpoint does not stand for the run, or, if it is `for_now`, another one has to
+/// serve it as files are now. Nothing was run; ends the process.
 #[pyfunction]
-pub(crate) fn refuse(reason: &str) -> PyResult<()> {
+#[pyo3(signature = (reason, for_now=false))]
+pub(crate) fn refuse(reason: &str, for_now: bool) -> PyResult<()> {
     match take_role() {
         Some(Role::Worker(worker)) => {
-            worker.page.refuse(reason);
+            match for_now {
+                true => worker.page.refuse_for_now(reason),
+                false => worker.page.refuse(reason),
+            }
             exit_now(0)
         }
         _ => Err(os_error("not a worker before pytest")),
