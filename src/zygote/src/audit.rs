@@ -304,7 +304,13 @@ fn list(py: Python<'_>, args: &Bound<'_, PyTuple>) {
     if path.starts_with("/proc") || path.starts_with("/sys") || path.to_str().is_none() {
         veto("list", Some(path.display().to_string()));
     }
-    let for_dists = by.contains("/importlib/metadata/") || by.contains("/importlib_metadata/");
+    // (Before Python 3.10 it is one file.)
+    let metadata = [
+        "/importlib/metadata/",
+        "/importlib/metadata.py",
+        "/importlib_metadata/",
+    ];
+    let for_dists = metadata.iter().any(|part| by.contains(part));
     let mut seen = seen();
     let only_dists = seen.listed.entry(path).or_insert(true);
     *only_dists &= for_dists;
