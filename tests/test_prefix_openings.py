@@ -336,3 +336,25 @@ def test_import_modes_and_packages(new_sandbox, mode: str, version: str) -> None
         sandbox.until_ready()
         sandbox.same_warm(*arguments)
         sandbox.until_ready()
+
+
+@pytest.mark.product
+def test_known_place(sandbox: Sandbox) -> None:
+    """The next daemon knows the place from the beginning, until it is not passed any more."""
+    start(sandbox, f"-- conftest.py{CONFTEST}")
+    sandbox.daemon.command("stop")
+    before = sandbox.log().count("growing a Z2")
+    sandbox.same("-rA")
+    sandbox.until_ready()
+    assert len(sandbox.daemon.status().ready("Z2")) == 2
+    grown = sandbox.log().count("growing a Z2") - before
+    assert grown == 2, sandbox.log()
+    write(sandbox, {"conftest.py": ("import slow\n", "import slow as\n")})
+    sandbox.same_at_once("-rA")
+    sandbox.until_ready()
+    write(sandbox, {"conftest.py": ("import slow as\n", "slow = 1\n")})
+    after(sandbox, at="P0")
+    assert len(sandbox.daemon.status().ready("Z2")) == 1
+    write(sandbox, {"conftest.py": ("slow = 1\n", "import late\nimport slow\n")})
+    after(sandbox, at="P0")
+    assert len(sandbox.daemon.status().ready("Z2")) == 2

@@ -131,12 +131,19 @@ impl Edits {
     fn find_opening(&mut self, place: &str, seconds: f64) -> bool {
         let is_first = matches!(self.opening, Opening::Unknown) && seconds >= LEAST_SPARED;
         if is_first {
+            self.recall_opening(place);
+        }
+        is_first
+    }
+
+    /// It is known from before where one serves best, if nothing newer is.
+    pub(super) fn recall_opening(&mut self, place: &str) {
+        if matches!(self.opening, Opening::Unknown) {
             self.opening = Opening::At(Before {
                 what: place.to_owned(),
                 reason: "what follows may be edited".to_owned(),
             });
         }
-        is_first
     }
 
     /// Takes over which files a checkpoint does not stand for any more, in the order in which they
@@ -250,13 +257,14 @@ impl Dispatcher {
             GROW_PATIENCE,
         );
         record.grow = Some(want);
+        self.learn_opening(key, &level, now);
         self.end_former_bases(key, &level);
         true
     }
 
     /// A checkpoint behind conftests is parked, and was to stop in their midst: where that was has not
     /// been passed this time.
-    pub(super) fn pass_base_by(&mut self, id: ZygoteId) {
+    pub(super) fn pass_base_by(&mut self, id: ZygoteId, now: Instant) {
         let Some(zygote) = self.zygotes.get_mut(&id) else {
             return;
         };
@@ -268,6 +276,7 @@ impl Dispatcher {
         let record = self.root(key).and_then(|root| root.records.get_mut(&level));
         if let Some(record) = record.filter(|it| it.edits.is_base(before.as_ref())) {
             record.edits.give_up(before.as_ref());
+            self.learn_opening(key, &level, now);
         }
     }
 
@@ -288,6 +297,30 @@ impl Dispatcher {
             let why = format!("an opening {place}, {seconds:.1} s");
             let want = Want::new(&why, now, GROW_PAUSE, GROW_PATIENCE);
             record.grow.get_or_insert(want);
+            self.learn_opening(key, &level, now);
+        }
+    }
+
+    /// What is known of these runs' opening outlives the daemon.
+    fn learn_opening(&mut self, key: RootKey, level: &Level, now: Instant) {
+        let root = self.roots.iter().find(|root| root.key == key);
+        let record = root.and_then(|root| root.records.get(level));
+        let place = record.and_then(|record| record.edits.opening());
+        if let Some(runs) = level.describe() {
+            let place = place.map(|before| before.what.as_str());
+            self.learned.note_opening(&runs, place, now);
+        }
+    }
+
+    /// Of runs that have just been seen for the first time.
+    pub(super) fn recall_openings(&mut self, key: RootKey, levels: &[Level]) {
+        for level in levels.iter().filter(|it| matches!(it, Level::Z2(_))) {
+            let known = level.describe();
+            let known = known.and_then(|runs| self.learned.opening(&runs).map(str::to_owned));
+            let record = self.root(key).and_then(|root| root.records.get_mut(level));
+            if let Some((record, place)) = record.zip(known) {
+                record.edits.recall_opening(&place);
+            }
         }
     }
 

@@ -21,6 +21,9 @@ const VERSION: u32 = 1;
 /// 50 kB.
 const RECORDINGS: usize = 20;
 
+/// Sets of conftests of which it is known where a checkpoint serves best after an edit.
+const OPENINGS: usize = 20;
+
 /// Runs come in bursts; one write after the burst is enough.
 const WRITE_DELAY: Duration = Duration::from_secs(2);
 
@@ -33,6 +36,9 @@ struct Store {
     /// Modules that each run is to import itself.
     #[serde(default)]
     distrusted: BTreeSet<String>,
+    /// For which runs, and the place in the midst of their conftests (`super::edits`).
+    #[serde(default)]
+    openings: Vec<(String, String)>,
 }
 
 /// What a natural run imported.
@@ -68,6 +74,7 @@ impl Learned {
                 project: project.to_path_buf(),
                 recordings: Vec::new(),
                 distrusted: BTreeSet::new(),
+                openings: Vec::new(),
             }),
             unsaved,
         }
@@ -100,6 +107,26 @@ impl Learned {
 
     pub(super) fn recordings(&self) -> &[Recording] {
         &self.store.recordings
+    }
+
+    pub(super) fn opening(&self, runs: &str) -> Option<&str> {
+        let mut known = self.store.openings.iter();
+        let found = known.find(|(of, _)| of == runs);
+        found.map(|(_, place)| place.as_str())
+    }
+
+    /// Takes over where an opening serves best for these runs; `None`: nowhere that is known.
+    pub(super) fn note_opening(&mut self, runs: &str, place: Option<&str>, now: Instant) {
+        if self.opening(runs) == place {
+            return;
+        }
+        let openings = &mut self.store.openings;
+        openings.retain(|(of, _)| of != runs);
+        openings.extend(place.map(|place| (runs.to_owned(), place.to_owned())));
+        if openings.len() > OPENINGS {
+            openings.remove(0);
+        }
+        self.unsaved.get_or_insert(now);
     }
 
     pub(super) fn distrusted(&self) -> impl Iterator<Item = &String> {
@@ -193,11 +220,17 @@ mod tests {
         let mut learned = recorded(&path);
         assert!(learned.distrust("app", false, Instant::now()));
         assert!(!learned.distrust("app", false, Instant::now()));
+        for (runs, place) in [("a", "behind `b`"), ("c", "behind `d`")] {
+            learned.note_opening(runs, Some(place), Instant::now());
+        }
+        learned.note_opening("c", None, Instant::now());
         learned.save();
         assert_eq!(learned.due(), None);
         let again = Learned::load(Some(path.clone()), Path::new("/p"));
         assert_eq!(again.recordings(), learned.recordings());
         assert!(again.distrusted().eq(["app"]));
+        assert_eq!(again.opening("a"), Some("behind `b`"));
+        assert_eq!(again.opening("c"), None);
         assert_eq!(project_of(&path), Some("/p".into()));
         let names: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().collect();
         assert_eq!(names.len(), 1);

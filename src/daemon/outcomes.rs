@@ -79,7 +79,7 @@ impl Dispatcher {
                     root.backoff = FIRST_BACKOFF;
                 }
                 self.take_over(key, now);
-                self.pass_base_by(id);
+                self.pass_base_by(id, now);
                 if self.is_base(id) {
                     self.grow_from_base(key, &level, now);
                 } else {

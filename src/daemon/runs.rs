@@ -217,6 +217,7 @@ impl Dispatcher {
         if let Some(root) = self.root(about.root) {
             root.remember(&about.levels, &parcel.run, about.tty, id);
         }
+        self.recall_openings(about.root, &about.levels);
     }
 
     fn choose_for(&mut self, run: &About, asked: &protocol::Run) -> super::choose::Choice {
