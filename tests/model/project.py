@@ -77,6 +77,8 @@ WIDELIB = {
     "widelib/old.py": (
         "import warnings\nwarnings.warn('use widelib', DeprecationWarning, stacklevel=2)\n"
     ),
+    # Longer than an opening has to spare.
+    "widelib/slow.py": "SUM = sum(range(12_000_000))\n",
 }
 
 # And the plugin, which shows what it read when it was imported: at the end, as one that does so
@@ -192,6 +194,9 @@ def first_tree(chance: random.Random) -> Draft:
         for _ in range(chance.choice([0, 0, 1, 2])):
             draft.files[path].append(draft.atom(web))
         chance.shuffle(draft.files[path])
+    if draft.conftests and chance.random() < 0.4:
+        draft.drawn("imports what takes long")
+        _import_slow(draft, [f"{app}w{number}.py" for number in range(web)])
     for path in draft.tests:
         _import_some(draft, heads[path], web)
         if chance.random() < 0.25:
@@ -232,6 +237,20 @@ def _import_some(draft: Draft, blocks: list[Block], web: int) -> None:
         ]
         chance.shuffle(shapes)
         blocks.append(draft.block(*shapes))
+
+
+def _import_slow(draft: Draft, web: list[str]) -> None:
+    chance = draft.chance
+    shapes = [
+        "import widelib.slow\n",
+        "from widelib import slow\n",
+        "from widelib.slow import (\n    SUM,\n)\n",
+        "import widelib, widelib.slow as slow\n",
+        "try:\n    import widelib.slow\nexcept ImportError:\n    pass\n",
+    ]
+    chance.shuffle(shapes)
+    blocks = draft.files[chance.choice([*draft.conftests, chance.choice(web)])]
+    blocks.insert(chance.randint(0, len(blocks)), draft.block(*shapes))
 
 
 def _add_motif(
