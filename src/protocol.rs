@@ -273,8 +273,8 @@ pub struct Parked {
     pub unsettled: Option<String>,
     /// Why it is not deeper, if it could have been.
     pub shallow: Option<String>,
-    /// Of a Z2: files of the project that it has executed, in order, and the place before each at
-    /// which another one can be parked.
+    /// Of a Z2: files of the project that it has executed, in order, and the place before each (of a
+    /// conftest: behind its last import) at which another one can be parked.
     pub places: Vec<(PathBuf, String)>,
     /// Of a Z2: the place in its midst at which one serves best after an edit of whichever file,
     /// and the seconds that it is expected to spare then.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,104 @@ def test_on_each_python(new_sandbox, python: str) -> None:
     for name in ("annotations", "an exception", "a decorated function", "the stack", "comments"):
         sandbox.write("conftest.py", head + TAILS[name])
         after(sandbox)
+
+
+@pytest.mark.parametrize("python", interpreters())
+def test_lines(new_sandbox, python: str) -> None:
+    """Python before 3.11 holds two codes for equal that differ in their lines."""
+    sandbox = new_sandbox(environment(python))
+    fails = "def check():\n    raise KeyError(1)\n"
+    start(sandbox, f"-- conftest.py{CONFTEST.partition('def')[0]}{fails}")
+    write(sandbox, {"conftest.py": ("def check", "# One line.\n# Another.\ndef check")})
+    after(sandbox)
+
+
+# What an open module may be besides, and an edit.
+TWICE = {
+    "another module": {
+        "tests/__init__.py": "",
+        "tests/conftest.py": "import helpers\n\nWORD = 1\n",
+        "helpers.py": "import tests.conftest as other\nimport slow\n",
+        "test_a.py": "",
+        "tests/test_b.py": (
+            "import sys\n\ndef test_b():\n"
+            "    print([m.WORD for n, m in sorted(sys.modules.items()) if 'conftest' in n])\n"
+        ),
+    },
+    "code that is got": {
+        "app.py": (
+            "import importlib.util\n"
+            "code = importlib.util.find_spec('app').loader.get_code('app')\n"
+            "import slow\n\nWORD = 1\n"
+        ),
+        "conftest.py": "import app\n\ndef check():\n    return app.code.co_consts, app.WORD\n",
+    },
+    "text that is got": {
+        "app.py": "TEXT = __loader__.get_data(__file__)\nimport slow\n\nWORD = 1\n",
+        "conftest.py": "import app\n\ndef check():\n    return app.TEXT, app.WORD\n",
+    },
+    "text of a conftest that is got": {
+        "conftest.py": (
+            "TEXT = __loader__.get_data(__file__)\nimport slow\nimport late\n\nWORD = 1\n"
+            "def check():\n    return TEXT, WORD\n"
+        ),
+    },
+    "source that is got": {
+        "conftest.py": "import app\n\ndef check():\n    return app.TEXT, app.WORD\n",
+        "app.py": "TEXT = __loader__.get_source('app')\nimport slow\n\nWORD = 1\n",
+    },
+}
+
+
+@pytest.mark.product
+@pytest.mark.parametrize("bytecode", ["", "1"], ids=["byte code", "none"])
+@pytest.mark.parametrize("name", TWICE)
+def test_what_is_read_twice(sandbox: Sandbox, name: str, bytecode: str) -> None:
+    sandbox.env["PYTHONDONTWRITEBYTECODE"] = bytecode
+    text = "".join(f"-- {path}\n{content}" for path, content in TWICE[name].items())
+    start(sandbox, text)
+    if not bytecode:
+        python = [sandbox.pytest.with_name("python"), "-m", "compileall", "-q", "."]
+        assert sandbox.finish(sandbox.start(*python)).status == 0
+        for _ in range(2):
+            sandbox.same_at_once("-rA")
+            sandbox.until_ready()
+    (path,) = (path for path, content in TWICE[name].items() if "WORD = 1" in content)
+    write(sandbox, {path: ("WORD = 1", "WORD = 22")})
+    sandbox.same_at_once("-rA")
+    sandbox.until_ready()
+    sandbox.same_warm("-rA")
+
+
+# What a module that is open within another does to the functions that Python tells of what runs.
+TOLD = {
+    "profile": "import cProfile\np = cProfile.Profile()\np.enable()\np.disable()\n",
+    "profile that stays": "import sys\nsys.setprofile(print if 0 else lambda *event: None)\n",
+    "trace": "import sys\ndef told(*event):\n    return told\nsys.settrace(told)\n",
+    "trace that goes": "import sys\nsys.settrace(lambda *event: None)\nsys.settrace(None)\n",
+    "trace of callers": (
+        "import sys\ndef told(frame, *event):\n    return told\nframe = sys._getframe()\n"
+        "while frame:\n    frame.f_trace = told\n    frame = frame.f_back\nsys.settrace(told)\n"
+    ),
+}
+
+
+@pytest.mark.product
+@pytest.mark.parametrize("python", ["3.9", "3.11", "3.12"])
+@pytest.mark.parametrize("name", TOLD)
+def test_functions_that_are_told(new_sandbox, python: str, name: str) -> None:
+    sandbox = new_sandbox(environment(python))
+    app = "from slow import SUM\n\nAPP = 1\n"
+    shows = "import sys\ndef check():\n    return sys.gettrace(), sys.getprofile()\n"
+    start(sandbox, f"-- app.py\n{app}-- conftest.py\nimport app\nOLD = 1\n{shows}")
+    write(sandbox, {"app.py": app + TOLD[name], "conftest.py": ("OLD = 1", "NEW = 22\nMORE = 1")})
+    plain, first = sandbox.plain("-rA"), None
+    for _ in range(2):
+        first = sandbox.first("-rA")
+        # (A function's address.)
+        masked = [re.sub(r"0x\w+|in [\d.]+s =+", "", run.stdout) for run in (plain, first)]
+        assert masked[0] == masked[1], sandbox.last_run().why
+        sandbox.until_ready()
 
 
 NESTED = """

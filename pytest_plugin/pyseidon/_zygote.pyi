@@ -41,8 +41,33 @@ def fail(reason: str, before: Optional[str] = None, files: list[str] = ...) -> N
     up to where it can be, `files` what that depends on."""
 
 def is_building() -> bool: ...
-def refuse(reason: str) -> NoReturn:
-    """Tells why this worker cannot run; ends it. RuntimeError unless a worker before pytest."""
+def broken() -> NoReturn:
+    """In a build: what is to be executed cannot be compiled, so pytest would end here."""
+
+def refuse(reason: str, for_now: bool = False) -> NoReturn:
+    """Tells why this worker cannot run, or not as files are `for_now`; ends it. RuntimeError unless
+    a worker before pytest."""
+
+def executing(
+    natural: Callable[..., Any],
+    open: dict[int, Any],
+    left: type[BaseException],
+    ended: Callable[[dict[str, Any], int, Any], tuple[Optional[CodeType], Any]],
+) -> Callable[..., Any]:
+    """A stand-in for `exec` that asks `ended(namespace, how, tracer)` what to execute then, and for
+    the trace function to set, for namespaces whose addresses are in `open`."""
+
+def leave_frame(frame: Any, line: int, left: type[BaseException]) -> None:
+    """Has `left` raised in this frame at its next statement behind `line`."""
+
+def leave_no_frame() -> None:
+    """It need not any more."""
+
+def leaving() -> None:
+    """Our trace function is about to raise, for which Python takes it away."""
+
+def waits(generator: object) -> bool:
+    """Whether a suspended generator or coroutine has something to do when it ends."""
 
 def inherited() -> None: ...
 def tell_screen_size() -> None:

@@ -1,5 +1,6 @@
 """Goes on from P0 through the conftests that pytest loads first, and parks behind them, or in their
-midst where something ahead cannot be kept (`stops.py`): Z2.
+midst: where something ahead cannot be kept, or what follows may be edited (`stops.py`,
+`openings.py`): Z2.
 
 pytest itself loads them here, at their place and in its own way, under the arguments and the
 environment of a run that is the template. So nothing of what they do has to be taken back or given
@@ -101,8 +102,9 @@ class Way:
     def at_place(self):
         self.take_away()
         try:
+            self.places.following.pause()
             self.park(prepare(self, is_midway=True))
-            self.places.following.begin()
+            self.places.following.go_on()
         except BaseException as error:
             # Raised on, it could be caught by code that is imported, and the build would go on.
             if _zygote.is_building():
@@ -121,10 +123,6 @@ class Way:
             _zygote.fail(f"these arguments: {reason}")
         self.record()
         passed.captured.resume()
-
-    def follow_in_run(self):
-        self.places.following.is_run = True
-        return self.places.follow()
 
 
 def too_far(frame):
@@ -227,7 +225,7 @@ def prepare(way, is_midway):
         parts.shallow = f"parked {order.before}: {order.because}"
         parts.has_generators = stops.foreign_generators(gc.get_objects(), way.places.core)
         parts.go_on = lambda order: way.go_on(order, passed)
-        parts.follow = way.follow_in_run
+        parts.follow = way.places.follow
     return parts
 
 

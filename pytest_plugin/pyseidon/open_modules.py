@@ -14,6 +14,9 @@ import sys
 
 from pyseidon import _zygote
 
+# Taken before anybody can have put another one in its place.
+natural_compile = compile
+
 
 class Left(BaseException):
     """Leaves the frame of a module's former text."""
@@ -63,11 +66,18 @@ class OpenModule:
             at = import_at(tree, self.frame.f_lineno)
         except (SyntaxError, ValueError):
             return None
-        if at is None or code != self.whole:
+        if at is None or not is_same(code, self.whole):
             # Python may have taken byte code of another text for that of this one.
             return None
-        lines = self.text.splitlines(keepends=True)
-        return sum(map(len, lines[: tree.body[at].end_lineno]))
+        head = self.text.splitlines(keepends=True)[: tree.body[at].end_lineno]
+        # Without an end, or with one that does not count, the statement may go on.
+        ends = head[-1].endswith((b"\n", b"\r")) and not head[-1].rstrip(b"\r\n").endswith(b"\\")
+        return sum(map(len, head)) if ends else None
+
+    def is_last(self):
+        """Whether nothing follows the import that is under way, in the text that is executed."""
+        tree = parse(self.text, self.path)
+        return import_at(tree, self.frame.f_lineno) == len(tree.body) - 1
 
     def compile(self, text):
         """The tree of a text, and the code that its loader makes of it. Raises SyntaxError also
@@ -75,13 +85,12 @@ class OpenModule:
         return warning_is_error(lambda: self._compile(text))
 
     def _compile(self, text):
-        ast = sys.modules["ast"]
+        what = text
         if self.rewrites():
-            tree = ast.parse(text, filename=self.path)
-            self.rewrite(tree, text)
-            return ast.parse(text), compile(tree, self.path, "exec", dont_inherit=True)
-        code = compile(text, self.path, "exec", dont_inherit=True)
-        return ast.parse(text), code
+            what = parse(text, self.path)
+            self.rewrite(what, text)
+        code = natural_compile(what, self.path, "exec", dont_inherit=True)
+        return parse(text, self.path), code
 
     def rewrites(self):
         return self.home["__name__"] == "_pytest.assertion.rewrite"
@@ -104,7 +113,7 @@ class OpenModule:
     def compiles(self):
         """Whether it is more than a warning that keeps it from being compiled."""
         try:
-            compile(read(self.path), self.path, "exec", dont_inherit=True)
+            natural_compile(read(self.path), self.path, "exec", dont_inherit=True)
         except (SyntaxError, ValueError, TypeError):
             return False
         return True
@@ -119,7 +128,7 @@ class OpenModule:
             if _zygote.is_building() and not self.compiles():
                 _zygote.broken()
             return f"loading `{self.path}` now raises {type(error).__name__}", 0, None
-        if now == self.whole:
+        if is_same(now, self.whole):
             return None, 0, None
         length = self.length()
         text = read(self.path)
@@ -130,7 +139,7 @@ class OpenModule:
         except (SyntaxError, ValueError):
             return f"`{self.path}` cannot be compiled", 0, None
         at = import_at(tree, self.frame.f_lineno)
-        if code != now or at is None:
+        if at is None or not is_same(code, now):
             return f"`{self.path}` is not what Python would execute", 0, None
         line = tree.body[at].end_lineno
         return None, line, (warning_is_error(lambda: self.tail(text, at, code)), code)
@@ -138,7 +147,7 @@ class OpenModule:
     def tail(self, text, at, whole):
         """The code of the statements behind that number `at`. `whole` is that of all."""
         ast = sys.modules["ast"]
-        tree = ast.parse(text, filename=self.path)
+        tree = parse(text, self.path)
         under_way = tree.body[at]
         if self.rewrites():
             self.rewrite(tree, text)
@@ -152,24 +161,28 @@ class OpenModule:
         features = [getattr(sys.modules["__future__"], name) for name in names]
         flags = whole.co_flags & sum({feature.compiler_flag for feature in features})
         tree = ast.Module(body=rest, type_ignores=[])
-        return compile(tree, self.path, "exec", flags=flags, dont_inherit=True)
+        code = natural_compile(tree, self.path, "exec", flags=flags, dont_inherit=True)
+        return with_constants(code, dict(constants(self.whole)))
+
+
+# How the execution of a module's code has ended: see `_zygote.executing`.
+ENDED, LEFT, RAISED = range(3)
 
 
 class Following:
-    """Has open modules go on in the text of now.
-
-    `left` holds those that are to leave their frame, by their namespace's address."""
+    """Has open modules go on in the text of now."""
 
     def __init__(self):
-        self.find = sys.modules["_frozen_importlib"]._find_and_load.__code__
-        self.left = {}
-        self.due = []
+        # By the addresses of the namespaces of all that are open: what is due, or None. The
+        # stand-in for `exec` looks at this very dictionary.
+        self.open = {}
+        # The same addresses, from the outermost.
+        self.stack = []
         # Codes of parts of a module, and of the whole text that each is a part of.
         self.wholes = {}
-        # How many loads are under way.
-        self.depth = 0
-        # In a worker nobody else looks at what is loaded.
-        self.is_run = False
+        # The module that is about to leave its frame, and the trace function that was set.
+        self.armed = None
+        self.former = None
 
     def exec_in(self):
         """The namespaces in which the import system and pytest look for `exec`."""
@@ -179,7 +192,7 @@ class Following:
     def stand_in(self):
         """From here on modules that begin may be left."""
         builtins = sys.modules["builtins"]
-        stand_in = _zygote.executing(builtins.exec, self.left, Left, self.follow)
+        stand_in = _zygote.executing(builtins.exec, self.open, Left, self.ended)
         for namespace in self.exec_in():
             namespace["exec"] = stand_in
 
@@ -187,108 +200,115 @@ class Following:
         for namespace in self.exec_in():
             namespace.pop("exec", None)
 
-    def prepare(self, opened, is_behind):
-        """Looks what is to follow in each of these, which are in order from the outermost;
-        `is_behind`: the innermost load is over. Returns why they cannot go on, or None."""
+    def prepare(self, opened):
+        """Looks what is to follow in each of these, which are in order from the outermost. Returns
+        why they cannot go on, or None."""
+        found = {}
         for module in opened:
             reason, line, codes = module.what_follows()
             if reason:
                 return reason
+            key = id(module.frame.f_globals)
+            if key in found:
+                return f"`{module.path}` is executed within itself"
+            # What was due there before still is, if nothing else has come.
+            found[key] = self.open.get(key)
             if codes is not None:
-                frame = module.frame
                 self.wholes[id(codes[0])] = codes
-                # What was due there before is so no more.
-                due = Due(frame, self.loads_under(frame), line, *codes)
-                self.left[id(frame.f_globals)] = due
-        self.due = sorted(self.left.values(), key=lambda due: due.height)
-        self.depth = self.loads_under(sys._getframe()) - is_behind
+                found[key] = Due(module, line, *codes)
+        self.stack = list(found)
+        self.open.clear()
+        self.open.update(found)
         return None
 
     def whole(self, frame):
         """The code of the whole text that is executed in this frame, or from here on."""
-        due = self.left.get(id(frame.f_globals))
+        due = self.open.get(id(frame.f_globals))
         code = frame.f_code
         return due.whole if due else self.wholes.get(id(code), (code, code))[1]
 
-    def loads_under(self, frame):
-        count = 0
-        while frame is not None:
-            count += frame.f_code is self.find
-            frame = frame.f_back
-        return count
+    def go_on(self):
+        """Called right before what is under way goes on."""
+        tracer = sys.gettrace()
+        mine = self.arm(tracer)
+        if mine is not tracer:
+            sys.settrace(mine)
 
-    def begin(self):
-        """To be called right before what is under way goes on."""
-        if self.due and self.is_run:
-            _zygote.follow_loads(self.find, self.on_load)
-        self.arm()
+    def pause(self):
+        """Undoes that."""
+        self.former = self.disarm(sys.gettrace(), False)
+        if self.former is not sys.gettrace():
+            sys.settrace(self.former)
+        self.former = None
 
-    def on_load(self, begins):
-        """A load begins or ends."""
-        self.depth += 1 if begins else -1
-        self.arm()
+    def arm(self, tracer):
+        """Python is to tell of the next statement of the innermost module that is open, if that is
+        to be left. `tracer` is the trace function of whoever; returns the one to set."""
+        due = self.open.get(self.stack[-1]) if self.stack else None
+        if due is None:
+            return tracer
+        self.armed, self.former = due, tracer
+        if tracer is None:
+            # Nobody sees this one.
+            _zygote.leave_frame(due.frame, due.line, Left)
+            return None
+        due.frame.f_trace = self.trace
+        return self.trace
 
-    def arm(self):
-        """Python is to tell of the next statement of the innermost, but not of what others do while
-        something is loaded for it: that would slow them down."""
-        if not self.due:
-            return
-        due = self.due[-1]
-        is_near = self.depth == due.depth
-        if is_near and due.frame.f_trace is None:
-            due.frame.f_trace = self.trace
-            sys.settrace(self.trace)
-        elif not is_near and due.frame.f_trace is not None:
-            self.disarm(due)
-
-    def disarm(self, due):
-        sys.settrace(None)
-        due.frame.f_trace = None
+    def disarm(self, tracer, has_left):
+        """The other way round. `has_left`: Python has taken the trace function away."""
+        due, self.armed = self.armed, None
+        if due is None:
+            return tracer
+        _zygote.leave_no_frame()
+        if self.former is not None:
+            due.frame.f_trace = None
+        # Somebody else's that was set since stays.
+        return self.former if has_left or tracer == self.trace else tracer
 
     def trace(self, frame, event, arg):
-        due = self.due[-1] if self.due else None
+        """For who traces already."""
+        due = self.armed
         if due is None or frame is not due.frame:
-            return None
+            return self.former and self.former(frame, event, arg)
         if event == "line" and frame.f_lineno > due.line:
-            self.disarm(due)
+            now = sys.gettrace()
+            self.former = self.former if now == self.trace else now
             _zygote.leaving()
             raise Left
         return self.trace
 
-    def follow(self, namespace, has_left):
-        """See `_zygote.executing`. What follows, or None."""
-        due = self.left.pop(id(namespace))
-        self.due.remove(due)
-        if due.frame.f_trace is not None:
-            self.disarm(due)
-        if not self.due and self.is_run:
-            _zygote.follow_no_more()
-        self.arm()
-        if not has_left:
-            return None
-        set_annotations(namespace, has_annotations(due.whole))
-        return due.code
+    def ended(self, namespace, how, tracer):
+        """The execution of an open module's code has ended, while `tracer` was the trace function.
+        Returns the code that follows, or None, and the trace function to set."""
+        key = id(namespace)
+        due = self.open.pop(key)
+        tracer = self.disarm(tracer, how == LEFT)
+        if due is not None and how != RAISED:
+            if how == ENDED and not due.is_last:
+                # Somebody has taken the trace function away: the former text was executed.
+                reason = f"`{due.frame.f_code.co_filename}` was edited, and could not be left"
+                if _zygote.is_building():
+                    _zygote.fail(reason)
+                raise RuntimeError(f"pyseidon: {reason}; run this again")
+            set_annotations(namespace, has_annotations(due.former), has_annotations(due.whole))
+            self.open[key] = None
+            return due.code, tracer
+        del self.stack[self.stack.index(key) :]
+        return None, self.arm(tracer)
 
 
 class Due:
-    """A module that is to leave its frame behind the import that ends in `line`."""
+    """A module that is to leave its frame behind the import that ends in `line`, and to execute
+    `code`, a part of `whole`; `is_last`: nothing follows in its former text."""
 
-    def __init__(self, frame, depth, line, code, whole):
-        self.frame = frame
-        self.depth = depth
+    def __init__(self, module, line, code, whole):
+        self.frame = module.frame
+        self.former = module.whole
+        self.is_last = module.is_last()
         self.line = line
         self.code = code
         self.whole = whole
-        # How many frames are under it.
-        self.height = height(frame)
-
-
-def height(frame):
-    count = 0
-    while frame is not None:
-        count += 1
-        frame = frame.f_back
-    return count
 
 
 def opened(frame, is_project, following):
@@ -303,9 +323,50 @@ def opened(frame, is_project, following):
     return found[::-1]
 
 
+# Of these a compiler has one object for all that are equal in a text.
+SHARED = (str, bytes, int, float, complex, tuple)
+
+
+def constants(code):
+    """`((type, repr), object)` of the constants of a code, and of those within."""
+    for value in code.co_consts:
+        if isinstance(value, type(code)):
+            yield from constants(value)
+        elif type(value) in SHARED:
+            yield (type(value), repr(value)), value
+
+
+def with_constants(code, known):
+    """The same code with these objects in the place of equal ones."""
+    found = []
+    for value in code.co_consts:
+        if isinstance(value, type(code)):
+            value = with_constants(value, known)
+        elif type(value) in SHARED:
+            value = known.get((type(value), repr(value)), value)
+        found.append(value)
+    return code.replace(co_consts=tuple(found))
+
+
+def is_same(one, other):
+    """Whether two codes are the same, lines included: Python compares these since 3.11."""
+    return one == other and list(lines_of(one)) == list(lines_of(other))
+
+
+def lines_of(code):
+    yield code.co_firstlineno
+    yield getattr(code, "co_linetable", None) or code.co_lnotab
+    for value in code.co_consts:
+        if isinstance(value, type(code)):
+            yield from lines_of(value)
+
+
 def heads(opened):
     """Of the files of these of which not all has been executed: how many bytes have."""
     found = {}
+    if sys.pycache_prefix is not None:
+        # How often a module was loaded is told by its byte code, which lies elsewhere then.
+        return found
     for module in opened:
         path = os.path.abspath(module.path)
         length = None if path in found else module.length()
@@ -313,9 +374,14 @@ def heads(opened):
     return {path: length for path, length in found.items() if length is not None}
 
 
+def parse(text, path):
+    ast = sys.modules["ast"]
+    return natural_compile(text, path, "exec", flags=ast.PyCF_ONLY_AST, dont_inherit=True)
+
+
 def import_at(tree, line):
-    """The number of the statement that holds this line, if it is an import with lines of its own;
-    else None."""
+    """The number of the statement that holds this line, if it is an import with lines of its own
+    that can be left; else None."""
     ast = sys.modules["ast"]
     ends = 0
     for number, node in enumerate(tree.body):
@@ -324,7 +390,11 @@ def import_at(tree, line):
             follows = tree.body[number + 1 : number + 2]
             is_alone = ends < first and all(next.lineno > node.end_lineno for next in follows)
             is_import = isinstance(node, (ast.Import, ast.ImportFrom))
-            return number if is_alone and is_import else None
+            # Python tells of the line of `try: one` when that is being tried already.
+            catches = any(
+                hasattr(next, "handlers") and next.body[0].lineno == next.lineno for next in follows
+            )
+            return number if is_alone and is_import and not catches else None
         ends = node.end_lineno
     return None
 
@@ -341,15 +411,15 @@ def has_annotations(code):
     return number in code.co_code[::2]
 
 
-def set_annotations(namespace, has):
+def set_annotations(namespace, had, has):
     """Has `__annotations__` be where the whole text would have put it: before all that a module
     executes, behind what the import system has put there."""
-    had = "__annotations__" in namespace
     if had and not has:
-        del namespace["__annotations__"]
-    elif has and not had:
+        if namespace.get("__annotations__") == {}:
+            del namespace["__annotations__"]
+    elif has and not had and "__annotations__" not in namespace:
         names = list(namespace)
-        later = names[names.index("__builtins__") + 1 :]
+        later = names[names.index("__builtins__") + 1 :] if "__builtins__" in names else []
         kept = [(name, namespace.pop(name)) for name in later]
         namespace["__annotations__"] = {}
         namespace.update(kept)

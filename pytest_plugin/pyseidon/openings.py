@@ -7,7 +7,6 @@ before a place, times the share of the project's files that are not over there.
 """
 
 import os
-import sys
 
 from pyseidon import observe, open_modules
 
@@ -104,10 +103,11 @@ def is_at_import(trees, path, line):
     """Whether a module that is being executed at this line can be left open. `trees` keeps what has
     been read."""
     if path not in trees:
-        text = open_modules.read(path)
+        text = open_modules.read(path) or b""
+        compiled = open_modules.natural_compile
         try:
-            trees[path] = None if text is None else sys.modules["ast"].parse(text)
+            open_modules.warning_is_error(lambda: compiled(text, path, "exec", dont_inherit=True))
+            trees[path] = open_modules.parse(text, path)
         except (SyntaxError, ValueError):
-            trees[path] = None
-    tree = trees[path]
-    return tree is not None and open_modules.import_at(tree, line) is not None
+            trees[path] = open_modules.parse("", path)
+    return open_modules.import_at(trees[path], line) is not None

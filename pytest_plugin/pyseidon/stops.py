@@ -5,6 +5,9 @@ that meets one names the last place before it, and the next build parks there. A
 continuation: all that was executed stays, what follows is each run's own, and nothing has to be
 undone or done again.
 
+(One is also parked where most is spared after an edit, or before a file that is edited again and
+again: see `openings.py`, and `edits.rs` of the daemon.)
+
 Places are the beginnings and the ends of loads: of modules, by the one function of the import
 system that all imports end up in, before it has looked for anything; and of conftests, by pytest's
 function. They are told apart by what is loaded, and for the how many'th time, which is the same in
@@ -19,6 +22,7 @@ import os
 import sys
 
 from pyseidon import _zygote, barriers, observe, open_modules, openings
+from pyseidon.world import space_of
 
 # See `UNKNOWN` of the protocol.
 UNKNOWN = "?"
@@ -63,11 +67,11 @@ class Places:
         """Called by the profile function; `frame` is that of a load that begins, or ends (well, or
         by raising)."""
         try:
-            if self.following.due and frame.f_code is self.find:
-                self.following.on_load(begins)
             place = self.begin(frame) if begins else self.end(ends)
+            if place is not None and (not self.has_begun() or is_logging_locked()):
+                place = None
             self.note(frame, begins, place)
-            if place is None or not self.has_begun() or is_logging_locked():
+            if place is None:
                 return
             if self.wanted == UNKNOWN:
                 self.compare(frame, begins)
@@ -88,7 +92,8 @@ class Places:
             self.openings.begins()
         elif frame.f_code is self.find:
             module = sys.modules.get(frame.f_locals["name"])
-            file = getattr(module, "__dict__", {}).get("__file__")
+            file = space_of(module).get("__file__")
+            file = file if isinstance(file, str) else None
             self.openings.ends(file, frame.f_back, place)
         else:
             self.openings.ends(None, None, None)
@@ -105,7 +110,7 @@ class Places:
     def follow(self):
         """The same of the modules that are open; in a worker no more than that."""
         opened, self.opened = self.opened, []
-        return self.following.prepare(opened, self.wanted.startswith("behind "))
+        return self.following.prepare(opened)
 
     def loaded_by(self, frame):
         """A module's name, or a conftest's path."""
@@ -117,7 +122,7 @@ class Places:
         """Files of the project that were executed, in order, and the place before each."""
         found = {}
         for what, place in self.begun:
-            names = getattr(sys.modules.get(what), "__dict__", {})
+            names = space_of(sys.modules.get(what))
             file = what if os.path.isabs(what) else names.get("__file__")
             if isinstance(file, str) and self.is_project(file):
                 found.setdefault(os.path.abspath(file), place)
@@ -170,7 +175,7 @@ class Places:
                 break
             if code is self.find:
                 module = sys.modules.get(frame.f_locals["name"])
-                file = getattr(module, "__dict__", {}).get("__file__")
+                file = space_of(module).get("__file__")
                 if isinstance(file, str) and not self.is_own(file):
                     found[file] = None
                     break

@@ -7,7 +7,7 @@
 //!                                           └ serves a run that comes at once
 //! ```
 //!
-//! There are two for each set of conftests:
+//! There are two for each set of conftests (and environment):
 //! - the *opening*, where most is spared after an edit of whichever file: a Z2 tells where that is;
 //! - for some time, one before the first of the files that are edited again and again.
 
@@ -48,11 +48,16 @@ pub(super) struct Edits {
 /// the next one is right. What fails each time is built this often.
 const MOST_USELESS: u32 = 3;
 
+/// Times that an opening is left for a better one: what a place spares is measured anew with each
+/// build, and half as much again was seen where other work was done beside it.
+const MUCH_BETTER: f64 = 2.0;
+
 #[derive(Debug, Default)]
 enum Opening {
     #[default]
     Unknown,
-    At(Before),
+    /// And what it was expected to spare.
+    At(Before, f64),
     /// It was tried, and did not park, or nothing could be grown from it: again and again.
     Useless,
 }
@@ -68,14 +73,14 @@ struct Edit {
 }
 
 impl Edits {
-    /// Before the file that is edited again and again.
+    /// Before the file that is edited again and again, or behind the imports of a conftest that is.
     pub(super) fn base(&self) -> Option<&Before> {
         self.base.as_ref().map(|(before, _)| before)
     }
 
     pub(super) fn opening(&self) -> Option<&Before> {
         match &self.opening {
-            Opening::At(before) => Some(before),
+            Opening::At(before, _) => Some(before),
             Opening::Unknown | Opening::Useless => None,
         }
     }
@@ -86,7 +91,8 @@ impl Edits {
 
     /// Where to park on the way from a checkpoint that is parked at `from`: none if that is the last.
     pub(super) fn next(&self, from: Option<&Before>) -> Option<&Before> {
-        let is_from = |place: Option<&Before>| place.is_some() && place == from;
+        let from = from.map(|before| &before.what);
+        let is_from = |place: Option<&Before>| from.is_some() && place.map(|it| &it.what) == from;
         if is_from(self.base()) {
             None
         } else if is_from(self.opening()) {
@@ -127,23 +133,35 @@ impl Edits {
         };
     }
 
-    /// A Z2 tells where an opening serves best. True if there is none yet and one is to be built.
+    /// A Z2 tells where an opening serves best. True if one is to be built there: there is none yet,
+    /// or one that is worth much less.
     fn find_opening(&mut self, place: &str, seconds: f64) -> bool {
-        let is_first = matches!(self.opening, Opening::Unknown) && seconds >= LEAST_SPARED;
-        if is_first {
-            self.recall_opening(place);
+        let is_better = match &self.opening {
+            Opening::Unknown => seconds >= LEAST_SPARED,
+            Opening::At(before, now) => {
+                before.what != place && seconds >= MUCH_BETTER * now + LEAST_SPARED
+            }
+            Opening::Useless => false,
+        };
+        if is_better {
+            self.set_opening(place, seconds);
         }
-        is_first
+        is_better
     }
 
     /// It is known from before where one serves best, if nothing newer is.
     pub(super) fn recall_opening(&mut self, place: &str) {
         if matches!(self.opening, Opening::Unknown) {
-            self.opening = Opening::At(Before {
-                what: place.to_owned(),
-                reason: "what follows may be edited".to_owned(),
-            });
+            self.set_opening(place, LEAST_SPARED);
         }
+    }
+
+    fn set_opening(&mut self, place: &str, seconds: f64) {
+        let before = Before {
+            what: place.to_owned(),
+            reason: "what follows may be edited".to_owned(),
+        };
+        self.opening = Opening::At(before, seconds);
     }
 
     /// Takes over which files a checkpoint does not stand for any more, in the order in which they
@@ -344,12 +362,32 @@ impl Dispatcher {
         };
         // Not those that serve in another environment.
         let run = caller(&record.run, record.tty);
+        // What nothing was grown from any more stands for an environment that is not in use.
+        let is_left = |zygote: &Zygote| {
+            (zygote.root, &zygote.level) == (key, &level)
+                && zygote.is_ready()
+                && self.is_base(zygote.id)
+                && !self.zygotes.values().any(|it| it.parent == Some(zygote.id))
+                && zygote.trace.check_caller(run).is_err()
+        };
+        let left: Vec<_> = self
+            .zygotes
+            .values()
+            .filter(|zygote| is_left(zygote))
+            .map(|zygote| zygote.id)
+            .collect();
         let former: Vec<_> = self
             .zygotes
             .values()
             .filter(|zygote| is_former(zygote) && zygote.trace.check_caller(run).is_ok())
             .map(|zygote| zygote.id)
             .collect();
+        if let Some(record) = self.root(key).and_then(|root| root.records.get_mut(&level)) {
+            record.edits.useless = 0;
+        }
+        for id in left {
+            self.discard_prepared(id, "it is needed as a base no more");
+        }
         for id in former {
             let children = self.zygotes.values().filter(|it| it.parent == Some(id));
             let children: Vec<_> = children.map(|it| (it.id, it.level.clone())).collect();
@@ -405,8 +443,9 @@ impl Dispatcher {
                 .zygotes
                 .get(&id)
                 .is_some_and(|zygote| zygote.level == *level && zygote.is_ready());
-            if is_former {
-                self.discard_prepared(id, "what it is parked before is not edited any more");
+            // The opening stays, if this is the end of another one.
+            if is_former && !self.is_base(id) {
+                self.discard_prepared(id, "it is needed as a base no more");
                 if let Some(record) = self.root(key).and_then(|root| root.records.get_mut(level)) {
                     record.wasted = 0;
                 }

@@ -235,6 +235,8 @@ impl Dispatcher {
     /// Takes a grown checkpoint out of service.
     pub(super) fn discard_prepared(&mut self, id: ZygoteId, why: &str) {
         self.watches_outdated = true;
+        // A base is of use by what is grown from it.
+        let is_base = self.is_base(id);
         let Some(zygote) = self.zygotes.get_mut(&id) else {
             return;
         };
@@ -242,7 +244,7 @@ impl Dispatcher {
         let (key, level, served) = (zygote.root, zygote.level.clone(), zygote.served);
         self.unlist_prepared(key, id);
         let record = self.root(key).and_then(|root| root.records.get_mut(&level));
-        if let Some(record) = record {
+        if let Some(record) = record.filter(|_| !is_base) {
             match served {
                 0 => record.wasted += 1,
                 _ => record.wasted = 0,

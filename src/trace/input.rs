@@ -127,10 +127,15 @@ impl Interest {
 impl FileInput {
     /// Takes the input's present state.
     pub fn take(path: PathBuf, role: Role) -> Self {
+        // Of a head this decides, so an edit in between must show in the signature.
+        let head = match role {
+            Role::Head { length } => digest_of_head(&path, length).ok(),
+            _ => None,
+        };
         let signature = Signature::of(&path);
         let content = match signature {
             _ if role == Role::Probe => link_target(&path),
-            Some(_) if let Role::Head { length } = role => digest_of_head(&path, length).ok(),
+            _ if head.is_some() => head,
             Some(s)
                 if role == Role::Content && now_ns() - s.ctime_ns.max(s.mtime_ns) < YOUNG_NS =>
             {
@@ -325,11 +330,18 @@ fn settled_head(path: &Path, length: u64) -> Option<[u8; 32]> {
     let until = Instant::now() + SAVING;
     loop {
         let digest = digest_of_head(path, length).ok();
-        if digest.is_some() || Instant::now() > until {
+        if digest.is_some() || Instant::now() > until || !is_being_saved(path) {
             return digest;
         }
         std::thread::sleep(Duration::from_millis(1));
     }
+}
+
+/// Whether this file, or what lies beside it if it is gone, has changed just now.
+fn is_being_saved(path: &Path) -> bool {
+    let there = Signature::of(path).or_else(|| Signature::of(path.parent()?));
+    let since = there.map(|there| now_ns() - there.ctime_ns.max(there.mtime_ns));
+    since.is_some_and(|since| since < 5 * SAVING.as_nanos() as i128)
 }
 
 /// The same, as it is.

@@ -189,17 +189,19 @@ impl Trace {
     /// Adds what a deeper checkpoint inherits from the one it was forked from. What both have read
     /// and found unequal stays twice, so that it cannot hold: the process image has the older one.
     pub fn inherit(&mut self, parent: &Self) {
-        let is_whole = |file: &&FileInput| !matches!(file.role, Role::Head { .. });
-        let theirs: BTreeMap<_, _> = parent
-            .files
-            .iter()
-            .filter(is_whole)
-            .map(|f| (&f.path, f.signature))
-            .collect();
+        let mut theirs: BTreeMap<_, Vec<&FileInput>> = BTreeMap::new();
+        for file in &parent.files {
+            theirs.entry(&file.path).or_default().push(file);
+        }
+        // Whether there was something says nothing of what it was, nor do some bytes of the rest.
+        let says_as_much = |seen: &FileInput, own: &FileInput| {
+            let is_whole = seen.role == Role::Content
+                || (seen.role == own.role && !matches!(seen.role, Role::Head { .. }));
+            is_whole && seen.signature == own.signature
+        };
         self.files.retain(|own| {
-            theirs
-                .get(&own.path)
-                .is_none_or(|seen| *seen != own.signature)
+            let seen = theirs.get(&own.path);
+            !seen.is_some_and(|seen| seen.iter().any(|seen| says_as_much(seen, own)))
         });
         self.files.extend(parent.files.iter().cloned());
         self.dirs.extend(parent.dirs.iter().cloned());
@@ -317,6 +319,27 @@ mod tests {
         fs::write(&path, "head, and another").unwrap();
         assert_eq!(parent.check_disk(), Ok(()));
         assert!(deeper.check_disk().is_err());
+    }
+
+    #[test]
+    fn of_what_was_looked_at_a_deeper_checkpoint_depends_on_the_content_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("input");
+        fs::write(&path, "one").unwrap();
+        let of = |role| Trace {
+            files: vec![FileInput::take(path.clone(), role)],
+            ..Trace::default()
+        };
+        let source = [1, 2];
+        for role in [Role::Probe, Role::UnusedByteCode { source }] {
+            fs::write(&path, "one").unwrap();
+            let mut parent = of(role);
+            let mut deeper = of(Role::Content);
+            deeper.inherit(&parent);
+            fs::write(&path, "another").unwrap();
+            assert_eq!(parent.check_disk(), Ok(()));
+            assert!(deeper.check_disk().is_err());
+        }
     }
 
     #[test]

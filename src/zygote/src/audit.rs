@@ -22,6 +22,7 @@ use crate::fail::fail_now;
 use crate::following;
 use crate::page::Page;
 use crate::profile;
+use crate::record::source_of;
 use crate::seen::{absolute, note_relative, seen};
 
 type Hook = extern "C" fn(*const c_char, *mut ffi::PyObject, *mut c_void) -> c_int;
@@ -271,13 +272,23 @@ fn open(py: Python<'_>, args: &Bound<'_, PyTuple>) {
     }
     let is_source = path.extension().is_some_and(|end| end == "py");
     let is_import = by.starts_with("<frozen importlib");
-    let is_text = is_source && !is_import && !is_for_rewriting(py);
+    let of = if is_source {
+        Some(path.clone())
+    } else {
+        source_of(&path)
+    };
+    let is_load = !is_source || is_for_load(py);
+    // (Python 3.9 tells twice of what `Path.open` opens.)
+    let is_told = name_of(py).is_some_and(|name| name == "_opener");
     let mut seen = seen();
     if is_source && is_import {
         seen.compiled.insert(path.clone());
     }
-    if is_text {
-        seen.texts.insert(path.clone());
+    if let Some(source) = of
+        && !is_told
+        && (!seen.loaded.insert((source.clone(), !is_source)) || !is_load)
+    {
+        seen.texts.insert(source);
     }
     if let Entry::Vacant(entry) = seen.opened.entry(path) {
         let before = Signature::of(entry.key());
@@ -413,9 +424,33 @@ fn is_for_capture(py: Python<'_>) -> bool {
     is_asked_by(py, &["/tempfile.py"], "/_pytest/capture.py")
 }
 
-/// Whether pytest reads a source that it is about to compile.
-fn is_for_rewriting(py: Python<'_>) -> bool {
-    is_asked_by(py, &GLOBBING, "/_pytest/assertion/rewrite.py")
+/// Whether a source is read to execute it as a module, by the import system or by pytest.
+fn is_for_load(py: Python<'_>) -> bool {
+    let names = [
+        // `SourceLoader.get_code` is called by others too.
+        ["get_data", "get_code", "exec_module"].as_slice(),
+        ["_rewrite_test", "exec_module"].as_slice(),
+    ];
+    let mut frame = frame(py);
+    let mut found = Vec::new();
+    while let Some(at) = frame
+        && found.len() < 3
+    {
+        let is_path =
+            file_of(&at).is_some_and(|file| GLOBBING.iter().any(|end| file.ends_with(end)));
+        let name = at
+            .getattr("f_code")
+            .and_then(|code| code.getattr("co_name"));
+        match name.and_then(|name| name.extract::<String>()) {
+            Ok(_) if is_path => {}
+            Ok(name) => found.push(name),
+            Err(_) => return false,
+        }
+        frame = at.getattr("f_back").ok().filter(|back| !back.is_none());
+    }
+    names
+        .iter()
+        .any(|names| found.iter().zip(*names).all(|(one, other)| one == other))
 }
 
 /// Whether pytest looks where conftests may be, which is compared when a worker is let go.
@@ -453,6 +488,12 @@ fn caller(py: Python<'_>) -> Option<String> {
 fn frame(py: Python<'_>) -> Option<Bound<'_, PyAny>> {
     // SAFETY: gives a borrowed frame or null; the interpreter is held.
     unsafe { Bound::from_borrowed_ptr_or_opt(py, ffi::PyEval_GetFrame().cast::<ffi::PyObject>()) }
+}
+
+/// The innermost Python function.
+fn name_of(py: Python<'_>) -> Option<String> {
+    let code = frame(py)?.getattr("f_code").ok()?;
+    code.getattr("co_name").ok()?.extract().ok()
 }
 
 fn file_of(frame: &Bound<'_, PyAny>) -> Option<String> {

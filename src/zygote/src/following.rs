@@ -12,51 +12,178 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyTuple, PyType};
 
-use crate::profile::{CALL, RETURN, code_of, set_profile};
+use crate::profile::TraceFunction;
 
-/// A stand-in for `exec(code, namespace)`. Of the namespaces whose addresses are in `left`,
-/// `follow(namespace, has_left)` is asked when `code` has come to its end, or has raised `Left`, for
-/// what to execute then: another code, or `None` for nothing. (Not `has_left`: it has raised
-/// something else.)
+/// How the execution of a module's code has ended.
+#[derive(Debug, Clone, Copy)]
+enum How {
+    Ended = 0,
+    Left = 1,
+    Raised = 2,
+}
+
+/// A stand-in for `exec(code, namespace)`. Where the address of a namespace is in `open` when its code
+/// has come to an end, `ended(namespace, how, tracer)` is asked for what to execute then, another code
+/// or `None` for nothing, and for the trace function to set. `how` is 0, 1 where `left` was raised, or
+/// 2 where something else was; `tracer` is the trace function, which is not told of that call.
 #[pyfunction]
 pub(crate) fn executing<'py>(
     py: Python<'py>,
     natural: Py<PyAny>,
-    left: Py<PyDict>,
-    raised: Py<PyType>,
-    follow: Py<PyAny>,
+    open: Py<PyDict>,
+    left: Py<PyType>,
+    ended: Py<PyAny>,
 ) -> PyResult<Bound<'py, PyCFunction>> {
+    let builtins = py.import("builtins")?.dict().unbind();
     PyCFunction::new_closure(
         py,
         Some(c"exec"),
         None,
         move |args: &Bound<'_, PyTuple>, kwargs: Option<&Bound<'_, PyDict>>| {
             let py = args.py();
-            let mut result = natural.call(py, args, kwargs);
-            let Ok(namespace) = args.get_item(1) else {
-                return result;
+            let exec = builtins.bind(py).get_item("exec")?;
+            let (Ok(code), Ok(namespace)) = (args.get_item(0), args.get_item(1)) else {
+                return exec.map_or(Ok(py.None()), |exec| Ok(exec.call(args, kwargs)?.unbind()));
             };
-            let left = left.bind(py);
+            let is_natural = exec.as_ref().is_none_or(|exec| exec.is(&natural));
+            let mut result = match exec {
+                // Somebody has put another one there.
+                Some(exec) if !is_natural => exec.call(args, kwargs).map(Bound::unbind),
+                _ => execute(&code, &namespace),
+            };
             // What follows may be left in turn.
-            while !left.is_empty() && left.contains(namespace.as_ptr() as usize)? {
-                let has_left = match &result {
-                    Ok(_) => true,
-                    Err(error) => error.is_instance(py, raised.bind(py)),
+            while open.bind(py).contains(namespace.as_ptr() as usize)? {
+                let how = match &result {
+                    Ok(_) => How::Ended,
+                    Err(error) if error.is_instance(py, left.bind(py)) => How::Left,
+                    Err(_) => How::Raised,
                 };
-                let code = follow.call1(py, (&namespace, has_left))?;
-                if !has_left {
-                    break;
-                }
+                let code = unseen(py, |tracer| {
+                    ended
+                        .call1(py, (&namespace, how as u8, tracer))?
+                        .extract(py)
+                })?;
+                let Some(code) = code else { break };
                 // With the traceback goes the frame that was left.
                 drop(result);
-                if code.is_none(py) {
-                    return Ok(py.None());
-                }
-                result = natural.call1(py, (code, &namespace));
+                result = execute(&code, &namespace);
             }
             result
         },
     )
+}
+
+/// Makes a call that nobody is told of who traces or profiles; it gives the trace function to set.
+fn unseen<'py>(
+    py: Python<'py>,
+    call: impl FnOnce(&Bound<'py, PyAny>) -> PyResult<(Option<Py<PyAny>>, Bound<'py, PyAny>)>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let sys = py.import("sys")?;
+    let (tracer, profiler) = (
+        sys.call_method0("gettrace")?,
+        sys.call_method0("getprofile")?,
+    );
+    if !tracer.is_none() {
+        sys.call_method1("settrace", (py.None(),))?;
+    }
+    if !profiler.is_none() {
+        sys.call_method1("setprofile", (py.None(),))?;
+    }
+    let called = call(&tracer);
+    let (code, tracer) = match called {
+        Ok((code, tracer)) => (Ok(code), tracer),
+        Err(error) => (Err(error), tracer),
+    };
+    if !profiler.is_none() {
+        sys.call_method1("setprofile", (profiler,))?;
+    }
+    if !tracer.is_none() {
+        sys.call_method1("settrace", (tracer,))?;
+    }
+    Ok(code?.map(|code| code.into_bound(py)))
+}
+
+/// What the builtin does, without the one call more that would count in how deep calls may go.
+fn execute(code: &Bound<'_, PyAny>, namespace: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+    let py = code.py();
+    let names = namespace.cast::<PyDict>()?;
+    // SAFETY: the interpreter is held; the first gives a borrowed reference, the second a new one or
+    // null with an exception set.
+    unsafe {
+        if !names.contains("__builtins__")? {
+            let builtins = Bound::from_borrowed_ptr(py, ffi::PyEval_GetBuiltins());
+            names.set_item("__builtins__", builtins)?;
+        }
+        let at = namespace.as_ptr();
+        let result = ffi::PyEval_EvalCode(code.as_ptr(), at, at);
+        Bound::from_owned_ptr_or_err(py, result).map(Bound::unbind)
+    }
+}
+
+unsafe extern "C" {
+    // As `PyEval_SetProfile`: see `profile.rs`.
+    fn PyEval_SetTrace(function: Option<TraceFunction>, arg: *mut ffi::PyObject);
+    fn PyFrame_GetLineNumber(frame: *mut ffi::PyObject) -> c_int;
+}
+
+/// `PyTrace_LINE` in CPython's `pystate.h`.
+const LINE: c_int = 2;
+
+/// The frame that is to be left, and behind which line.
+static FRAME: AtomicUsize = AtomicUsize::new(0);
+static BEHIND: AtomicUsize = AtomicUsize::new(0);
+static RAISED: Mutex<Option<Py<PyAny>>> = Mutex::new(None);
+
+/// Has `left` raised in this frame at its next statement behind `line`, by a trace function that
+/// `sys.gettrace` does not show.
+#[pyfunction]
+pub(crate) fn leave_frame(frame: &Bound<'_, PyAny>, line: usize, left: Py<PyAny>) {
+    FRAME.store(frame.as_ptr() as usize, Ordering::Relaxed);
+    BEHIND.store(line, Ordering::Relaxed);
+    *RAISED.lock().expect("no panic while held") = Some(left);
+    // SAFETY: the interpreter is held; an argument is not needed.
+    unsafe { PyEval_SetTrace(Some(on_event), std::ptr::null_mut()) };
+}
+
+/// It need not any more.
+#[pyfunction]
+pub(crate) fn leave_no_frame() {
+    if FRAME.swap(0, Ordering::Relaxed) != 0
+        && RAISED.lock().is_ok_and(|mut it| it.take().is_some())
+    {
+        // SAFETY: as above.
+        unsafe { PyEval_SetTrace(None, std::ptr::null_mut()) };
+    }
+}
+
+extern "C" fn on_event(
+    _: *mut ffi::PyObject,
+    frame: *mut ffi::PyObject,
+    what: c_int,
+    _: *mut ffi::PyObject,
+) -> c_int {
+    if what != LINE || frame as usize != FRAME.load(Ordering::Relaxed) {
+        return 0;
+    }
+    // SAFETY: Python calls a trace function with a frame, and with the interpreter held.
+    let line = usize::try_from(unsafe { PyFrame_GetLineNumber(frame) }).unwrap_or_default();
+    if line <= BEHIND.load(Ordering::Relaxed) {
+        return 0;
+    }
+    let raised = RAISED.lock().ok().and_then(|mut it| it.take());
+    leaving();
+    // SAFETY: as above.
+    unsafe {
+        PyEval_SetTrace(None, std::ptr::null_mut());
+        is_leaving();
+        match raised {
+            Some(left) => {
+                ffi::PyErr_SetNone(left.as_ptr());
+                -1
+            }
+            None => 0,
+        }
+    }
 }
 
 /// A trace function is about to raise, for which Python takes it away: an event of the frame that is
@@ -72,51 +199,4 @@ pub(crate) fn leaving() {
 /// Whether it has just done so. True once.
 pub(crate) fn is_leaving() -> bool {
     LEAVING.swap(false, Ordering::Relaxed)
-}
-
-static FOLLOWED: AtomicUsize = AtomicUsize::new(0);
-static ON_LOAD: Mutex<Option<Py<PyAny>>> = Mutex::new(None);
-
-/// In a worker: has `on_load(begins)` called whenever a function with this code begins or ends.
-#[pyfunction]
-pub(crate) fn follow_loads(code: &Bound<'_, PyAny>, on_load: Py<PyAny>) {
-    FOLLOWED.store(code.as_ptr() as usize, Ordering::Relaxed);
-    *ON_LOAD.lock().expect("no panic while held") = Some(on_load);
-    set_profile(Some(on_event));
-}
-
-/// Ends that.
-#[pyfunction]
-pub(crate) fn follow_no_more() {
-    set_profile(None);
-    let on_load = ON_LOAD.lock().expect("no panic while held").take();
-    drop(on_load);
-}
-
-/// See `profile::on_event`.
-extern "C" fn on_event(
-    _: *mut ffi::PyObject,
-    frame: *mut ffi::PyObject,
-    what: c_int,
-    _: *mut ffi::PyObject,
-) -> c_int {
-    // SAFETY: Python calls a profile function with a frame, and with the interpreter held.
-    let is_followed = matches!(what, CALL | RETURN)
-        && unsafe { code_of(frame) } == FOLLOWED.load(Ordering::Relaxed);
-    if !is_followed {
-        return 0;
-    }
-    // SAFETY: as above.
-    let py = unsafe { Python::assume_attached() };
-    let on_load = {
-        let on_load = ON_LOAD.lock().expect("no panic while held");
-        on_load.as_ref().map(|on_load| on_load.clone_ref(py))
-    };
-    match on_load.map(|on_load| on_load.call1(py, (what == CALL,))) {
-        Some(Err(error)) => {
-            error.restore(py);
-            -1
-        }
-        _ => 0,
-    }
 }

@@ -86,9 +86,9 @@ fn _zygote(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(finding::finding, module)?)?;
     module.add_function(wrap_pyfunction!(finding::loading, module)?)?;
     module.add_function(wrap_pyfunction!(following::executing, module)?)?;
+    module.add_function(wrap_pyfunction!(following::leave_frame, module)?)?;
+    module.add_function(wrap_pyfunction!(following::leave_no_frame, module)?)?;
     module.add_function(wrap_pyfunction!(following::leaving, module)?)?;
-    module.add_function(wrap_pyfunction!(following::follow_loads, module)?)?;
-    module.add_function(wrap_pyfunction!(following::follow_no_more, module)?)?;
     module.add_function(wrap_pyfunction!(classes::conceal_own, module)?)?;
     module.add_function(wrap_pyfunction!(classes::reveal, module)?)?;
     module.add_function(wrap_pyfunction!(leave::generator_waits, module)?)?;

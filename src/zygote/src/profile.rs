@@ -34,8 +34,8 @@ pub(crate) type TraceFunction =
     extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject, c_int, *mut ffi::PyObject) -> c_int;
 
 /// Of `PyTrace_CALL` and so on in CPython's `pystate.h`.
-pub(crate) const CALL: c_int = 0;
-pub(crate) const RETURN: c_int = 3;
+const CALL: c_int = 0;
+const RETURN: c_int = 3;
 const C_CALL: c_int = 4;
 
 /// What a C function's result depends on.
@@ -245,12 +245,8 @@ fn watch(function: &Bound<'_, PyAny>) -> Option<usize> {
 /// Begins to look at all calls, or ends it.
 #[pyfunction]
 pub(crate) fn watch_calls(on: bool) {
-    set_profile(on.then_some(on_event));
-}
-
-/// Sets the profile function of this thread, or takes it away. (The interpreter is held.)
-pub(crate) fn set_profile(function: Option<TraceFunction>) {
-    // SAFETY: an argument is not needed.
+    let function: Option<TraceFunction> = if on { Some(on_event) } else { None };
+    // SAFETY: the interpreter is held; an argument is not needed.
     unsafe { PyEval_SetProfile(function, std::ptr::null_mut()) };
 }
 
@@ -294,7 +290,7 @@ extern "C" fn on_event(
 
 /// # Safety
 /// `frame` is a frame; the interpreter is held.
-pub(crate) unsafe fn code_of(frame: *mut ffi::PyObject) -> usize {
+unsafe fn code_of(frame: *mut ffi::PyObject) -> usize {
     // SAFETY: gives a new reference. The frame holds another.
     unsafe {
         let code = PyFrame_GetCode(frame);

@@ -181,7 +181,7 @@ pub(crate) fn failed(seen: &Seen) -> Trace {
 }
 
 /// `dir/__pycache__/name.tag.pyc` stands for `dir/name.py`.
-fn source_of(byte_code: &Path) -> Option<PathBuf> {
+pub(crate) fn source_of(byte_code: &Path) -> Option<PathBuf> {
     if byte_code.extension()? != "pyc" {
         return None;
     }

@@ -16,8 +16,11 @@ pub(crate) struct Seen {
     pub(crate) opened: BTreeMap<PathBuf, Option<Signature>>,
     /// Sources that the import system read: it has found no byte code for them.
     pub(crate) compiled: BTreeSet<PathBuf>,
-    /// Sources that somebody else opened, to read them as text: a file's own code among them.
+    /// Sources that were opened for more than one load of a module: to read them as text (a file's own
+    /// code among them), or to execute them once more.
     pub(crate) texts: BTreeSet<PathBuf>,
+    /// By source, and whether it was its byte code that was opened.
+    pub(crate) loaded: BTreeSet<(PathBuf, bool)>,
     /// Directories listed by code other than the import system, and whether only for
     /// distributions.
     pub(crate) listed: BTreeMap<PathBuf, bool>,
@@ -41,6 +44,7 @@ impl Seen {
             opened: BTreeMap::new(),
             compiled: BTreeSet::new(),
             texts: BTreeSet::new(),
+            loaded: BTreeSet::new(),
             listed: BTreeMap::new(),
             searched: BTreeSet::new(),
             imported: BTreeSet::new(),
@@ -58,6 +62,7 @@ impl Seen {
         self.listed.clear();
         self.searched.clear();
         self.imported.clear();
+        self.loaded.clear();
     }
 }
 
