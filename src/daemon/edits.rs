@@ -312,9 +312,12 @@ impl Dispatcher {
         if let Some(record) = record.filter(|_| !is_there)
             && record.edits.find_opening(&place, seconds)
         {
-            let why = format!("an opening {place}, {seconds:.1} s");
-            let want = Want::new(&why, now, GROW_PAUSE, GROW_PATIENCE);
-            record.grow.get_or_insert(want);
+            // While there is a base before a file, what is grown is grown from that.
+            if record.edits.base().is_none() {
+                let why = format!("an opening {place}, {seconds:.1} s");
+                let want = Want::new(&why, now, GROW_PAUSE, GROW_PATIENCE);
+                record.grow.get_or_insert(want);
+            }
             self.learn_opening(key, &level, now);
         }
     }
@@ -342,18 +345,17 @@ impl Dispatcher {
         }
     }
 
-    /// What was grown from a base is ready: what was there before it goes, with what was grown from
-    /// that.
+    /// What was grown from a base is ready: the same goes that was there before it, with what was
+    /// grown from that.
     pub(super) fn discard_former(&mut self, by: ZygoteId) {
         let Some(by) = self.zygotes.get(&by).filter(|by| by.is_from_base) else {
             return;
         };
-        let (key, level, parent) = (by.root, by.level.clone(), by.parent);
+        let (key, level) = (by.root, by.level.clone());
         let is_former = |zygote: &Zygote| {
             (zygote.root, &zygote.level) == (key, &level)
                 && zygote.id != by.id
                 && zygote.is_ready()
-                && zygote.parent != parent
                 && !self.is_base(zygote.id)
         };
         let root = self.roots.iter().find(|root| root.key == key);
@@ -427,6 +429,15 @@ impl Dispatcher {
         }
         for (key, level) in over {
             self.end_former_bases(key, &level);
+            let has_base = self
+                .zygotes
+                .values()
+                .any(|it| (it.root, &it.level) == (key, &level) && self.is_base(it.id));
+            let record = self.root(key).and_then(|root| root.records.get_mut(&level));
+            if let Some(record) = record.filter(|it| !has_base && it.edits.opening().is_some()) {
+                let want = Want::new("its opening", now, GROW_PAUSE, GROW_PATIENCE);
+                record.grow.get_or_insert(want);
+            }
         }
     }
 
