@@ -321,6 +321,20 @@ def test_each_of_several_that_are_open(sandbox: Sandbox) -> None:
         after(sandbox, at="P0")
 
 
+@pytest.mark.product
+def test_what_grows_behind_its_last_import(sandbox: Sandbox) -> None:
+    """From the second edit on it is parked behind that import, in the frame of the first text."""
+    text = "-- app.py\nfrom slow import SUM\nimport late\n-- conftest.py\nimport app\n# The end.\n"
+    start(sandbox, text)
+    path = sandbox.project / "conftest.py"
+    for number in range(4):
+        path.write_text(f"{path.read_text()}\nWORD{number}: int = {number}\n")
+        after(sandbox)
+    for text in ("import app\n", "import app\nWORD0 = 0\n", "import app\nimport late\n"):
+        path.write_text(text)
+        after(sandbox)
+
+
 # In each `slow` is imported in the midst of what cannot be left open.
 CLOSED = {
     "in a block": "try:\n    import slow\nexcept ImportError:\n    pass\nWORD = 1\n",

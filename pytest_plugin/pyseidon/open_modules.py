@@ -162,7 +162,7 @@ class OpenModule:
         flags = whole.co_flags & sum({feature.compiler_flag for feature in features})
         tree = ast.Module(body=rest, type_ignores=[])
         code = natural_compile(tree, self.path, "exec", flags=flags, dont_inherit=True)
-        return with_constants(code, dict(constants(self.whole)))
+        return with_constants(code, dict(constants(self.frame.f_code)))
 
 
 # How the execution of a module's code has ended: see `_zygote.executing`.
@@ -212,20 +212,25 @@ class Following:
             if key in found:
                 return f"`{module.path}` is executed within itself"
             # What was due there before still is, if nothing else has come.
-            found[key] = self.open.get(key)
+            due = found[key] = self.open.get(key)
             if codes is not None:
                 self.wholes[id(codes[0])] = codes
-                found[key] = Due(module, line, *codes)
+                is_last = due.is_last if due else module.is_last()
+                former = self.executed(module.frame)
+                found[key] = Due(module.frame, line, *codes, former, is_last)
         self.stack = list(found)
         self.open.clear()
         self.open.update(found)
         return None
 
     def whole(self, frame):
-        """The code of the whole text that is executed in this frame, or from here on."""
+        """The code of the whole text that is executed in this frame, or is to be from here on."""
         due = self.open.get(id(frame.f_globals))
+        return due.whole if due else self.executed(frame)
+
+    def executed(self, frame):
         code = frame.f_code
-        return due.whole if due else self.wholes.get(id(code), (code, code))[1]
+        return self.wholes.get(id(code), (code, code))[1]
 
     def go_on(self):
         """Called right before what is under way goes on."""
@@ -302,13 +307,14 @@ class Due:
     """A module that is to leave its frame behind the import that ends in `line`, and to execute
     `code`, a part of `whole`; `is_last`: nothing follows in its former text."""
 
-    def __init__(self, module, line, code, whole):
-        self.frame = module.frame
-        self.former = module.whole
-        self.is_last = module.is_last()
+    def __init__(self, frame, line, code, whole, former, is_last):
+        self.frame = frame
         self.line = line
         self.code = code
         self.whole = whole
+        # That of the text which the frame executes.
+        self.former = former
+        self.is_last = is_last
 
 
 def opened(frame, is_project, following):
