@@ -294,18 +294,13 @@ def an_entry():
         return next(entries)
 
 
-# C modules that pytest has not imported. They are kept, as another import of them would be seen by
-# who has put a finder of his own into the import system since.
-UNSEEN = {}
-
-
 def natural(name):
     """A C module of the standard library, with `sys.modules` as it was."""
-    known = sys.modules.get(name) or UNSEEN.get(name)
+    known = sys.modules.get(name)
     if known is not None:
         return known
     before = set(sys.modules)
-    module = UNSEEN[name] = __import__(name)
+    module = __import__(name)
     forget.forget(set(sys.modules) - before)
     return module
 
