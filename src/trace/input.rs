@@ -321,16 +321,20 @@ fn digest(path: &Path) -> io::Result<[u8; 32]> {
 }
 
 /// How long a file may be missing or too short before that is taken for what it is: who saves one
-/// empties it first, or puts it aside.
+/// puts it aside, or empties it first. An empty one is waited for longer, as hardly anybody means that,
+/// and who has emptied it may have to wait for a processor (seen with eight processes on four).
 const SAVING: Duration = Duration::from_millis(20);
+const EMPTIED: Duration = Duration::from_millis(250);
 
 /// Digest of its first bytes, if there are so many, and where they may be on their way, when they are
 /// there.
 fn settled_head(path: &Path, length: u64) -> Option<[u8; 32]> {
-    let until = Instant::now() + SAVING;
+    let since = Instant::now();
     loop {
         let digest = digest_of_head(path, length).ok();
-        if digest.is_some() || Instant::now() > until || !is_being_saved(path) {
+        let is_empty = fs::metadata(path).is_ok_and(|data| data.is_file() && data.len() == 0);
+        let patience = if is_empty { EMPTIED } else { SAVING };
+        if digest.is_some() || since.elapsed() > patience || !is_being_saved(path) {
             return digest;
         }
         std::thread::sleep(Duration::from_millis(1));
@@ -341,7 +345,7 @@ fn settled_head(path: &Path, length: u64) -> Option<[u8; 32]> {
 fn is_being_saved(path: &Path) -> bool {
     let there = Signature::of(path).or_else(|| Signature::of(path.parent()?));
     let since = there.map(|there| now_ns() - there.ctime_ns.max(there.mtime_ns));
-    since.is_some_and(|since| since < 5 * SAVING.as_nanos() as i128)
+    since.is_some_and(|since| since < 2 * EMPTIED.as_nanos() as i128)
 }
 
 /// The same, as it is.
