@@ -29,8 +29,8 @@ use crate::trace::Signature;
 /// think: mostly a minute or two.
 const HOT: Duration = Duration::from_secs(5 * 60);
 
-/// What an edit is to be spared for an opening to be kept. It costs a process of some 5 MiB, and a
-/// build; of less than this nobody would notice that it is there.
+/// What an edit is to be spared for an opening to be kept. It costs a process (12 MiB where little is
+/// imported), and a build; of less than this nobody would notice that it is there.
 const LEAST_SPARED: f64 = 0.1;
 
 /// Of the files that runs of one kind have executed.
@@ -48,8 +48,9 @@ pub(super) struct Edits {
 /// the next one is right. What fails each time is built this often.
 const MOST_USELESS: u32 = 3;
 
-/// Times that an opening is left for a better one: what a place spares is measured anew with each
-/// build, and half as much again was seen where other work was done beside it.
+/// What another place has to be worth, as a multiple, for an opening to move there. That is measured
+/// anew with each build, beside whatever else is done: chosen large, not measured, so that none moves
+/// to and fro.
 const MUCH_BETTER: f64 = 2.0;
 
 #[derive(Debug, Default)]

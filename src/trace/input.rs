@@ -322,7 +322,7 @@ fn digest(path: &Path) -> io::Result<[u8; 32]> {
 
 /// How long a file may be missing or too short before that is taken for what it is: who saves one
 /// puts it aside, or empties it first. An empty one is waited for longer, as hardly anybody means that,
-/// and who has emptied it may have to wait for a processor (seen with eight processes on four).
+/// and who has emptied it may have to wait for a processor (seen with four tests at a time on four processors).
 const SAVING: Duration = Duration::from_millis(20);
 const EMPTIED: Duration = Duration::from_millis(250);
 
