@@ -330,6 +330,14 @@ impl Dispatcher {
                     self.on_stale(*id, &why, now);
                     return false;
                 }
+                Err(Mismatch::Unsettled(why)) => {
+                    tracing::debug!("not grown yet: {why}");
+                    if let Some(record) = self.roots[at].records.get_mut(level) {
+                        let want = Want::new(&why, now, GROW_PAUSE, GROW_PATIENCE);
+                        record.grow = Some(want.after(GROW_PAUSE));
+                    }
+                    return false;
+                }
                 Err(Mismatch::Other(_)) => {}
             }
         }

@@ -64,8 +64,11 @@ pub(super) fn choose(
             }
             Err(Mismatch::Stale(why)) => choice.stale.push((id, why)),
             Err(Mismatch::Other(why)) if z0 == Some(id) => choice.misfit = Some(why),
-            Err(Mismatch::Other(why)) if choice.passed.contains(&why) => {}
-            Err(Mismatch::Other(why)) => choice.passed.push(why),
+            Err(Mismatch::Other(why) | Mismatch::Unsettled(why)) => {
+                if !choice.passed.contains(&why) {
+                    choice.passed.push(why);
+                }
+            }
         }
     }
     choice

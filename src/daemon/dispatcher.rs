@@ -134,6 +134,10 @@ const CLOSING_LIMIT: Duration = Duration::from_secs(6);
 const RECHECK_PAUSE: Duration = Duration::from_millis(50);
 const RECHECK_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Between two looks at a file that is being saved: half of what it takes at most to put one in
+/// another's place.
+const SAVING_PAUSE: Duration = Duration::from_millis(10);
+
 impl Dispatcher {
     pub(super) fn new(parts: Parts, now: Instant) -> Self {
         let hello = Hello {
@@ -306,11 +310,20 @@ impl Dispatcher {
     }
 
     fn on_changed(&mut self, directories: BTreeSet<PathBuf>, now: Instant) {
+        self.look_at(directories, Duration::ZERO, now);
+    }
+
+    /// What was just being saved is looked at once more.
+    pub(super) fn look_again(&mut self, directories: BTreeSet<PathBuf>, now: Instant) {
+        self.look_at(directories, SAVING_PAUSE, now);
+    }
+
+    fn look_at(&mut self, directories: BTreeSet<PathBuf>, delay: Duration, now: Instant) {
         match &mut self.changed {
             Some((_, known)) => known.extend(directories),
             None => {
                 let want = Want::new("", now, RECHECK_PAUSE, RECHECK_PATIENCE);
-                self.changed = Some((want, directories));
+                self.changed = Some((want.after(delay), directories));
             }
         }
     }

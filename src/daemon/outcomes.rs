@@ -66,10 +66,11 @@ impl Dispatcher {
                 // An edit while it was built may have hit what its parent had read long before.
                 for checked in parent.into_iter().chain([id]) {
                     let found = self.zygotes.get_mut(&checked).map(|z| z.trace.check_disk());
-                    let Some(Err(Mismatch::Stale(why) | Mismatch::Other(why))) = found else {
+                    let Some(Err(mismatch)) = found else {
                         continue;
                     };
-                    return if checked == id {
+                    let why = mismatch.to_string();
+                    return if checked == id || matches!(mismatch, Mismatch::Unsettled(_)) {
                         self.on_unsettled(id, &why, now)
                     } else {
                         self.on_stale(checked, &why, now)
@@ -528,8 +529,13 @@ impl Dispatcher {
             let Some(zygote) = self.zygotes.get_mut(&id).filter(|zygote| zygote.is_ready()) else {
                 continue;
             };
-            if let Err(Mismatch::Stale(why) | Mismatch::Other(why)) = zygote.trace.check_disk() {
-                self.on_stale(id, &why, now);
+            match zygote.trace.check_disk() {
+                Ok(()) => {}
+                Err(Mismatch::Unsettled(_)) => {
+                    let again = zygote.watched().clone();
+                    self.look_again(again, now);
+                }
+                Err(Mismatch::Stale(why) | Mismatch::Other(why)) => self.on_stale(id, &why, now),
             }
         }
     }

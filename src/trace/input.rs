@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
@@ -157,11 +157,17 @@ impl FileInput {
         let found = Signature::of(&self.path);
         if let (Role::Head { length }, Some(before)) = (self.role, self.signature) {
             let is_old = now - before.ctime_ns.max(before.mtime_ns) > YOUNG_NS;
-            let is_same = found == Some(before) && is_old;
-            if !is_same && settled_head(&self.path, length) != self.content {
-                return changed(&self.path, "changed in what is executed of it");
+            if found == Some(before) && is_old {
+                return Ok(());
             }
-            return Ok(());
+            return match digest_of_head(&self.path, length).ok() {
+                head if head == self.content => Ok(()),
+                None if is_being_saved(&self.path, now) => Err(Mismatch::Unsettled(format!(
+                    "`{}` is just being saved",
+                    self.path.display()
+                ))),
+                _ => changed(&self.path, "changed in what is executed of it"),
+            };
         }
         match (self.role, self.signature, found) {
             (Role::Probe, before, after) => {
@@ -326,29 +332,17 @@ fn digest(path: &Path) -> io::Result<[u8; 32]> {
 const SAVING: Duration = Duration::from_millis(20);
 const EMPTIED: Duration = Duration::from_millis(250);
 
-/// Digest of its first bytes, if there are so many, and where they may be on their way, when they are
-/// there.
-fn settled_head(path: &Path, length: u64) -> Option<[u8; 32]> {
-    let since = Instant::now();
-    loop {
-        let digest = digest_of_head(path, length).ok();
-        let is_empty = fs::metadata(path).is_ok_and(|data| data.is_file() && data.len() == 0);
-        let patience = if is_empty { EMPTIED } else { SAVING };
-        if digest.is_some() || since.elapsed() > patience || !is_being_saved(path) {
-            return digest;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
 /// Whether this file, or what lies beside it if it is gone, has changed just now.
-fn is_being_saved(path: &Path) -> bool {
-    let there = Signature::of(path).or_else(|| Signature::of(path.parent()?));
-    let since = there.map(|there| now_ns() - there.ctime_ns.max(there.mtime_ns));
-    since.is_some_and(|since| since < 2 * EMPTIED.as_nanos() as i128)
+fn is_being_saved(path: &Path, now: i128) -> bool {
+    let file = Signature::of(path);
+    let is_empty = file.is_some_and(|file| file.size == 0);
+    let patience = if is_empty { EMPTIED } else { SAVING };
+    let there = file.or_else(|| Signature::of(path.parent()?));
+    let since = there.map(|there| now - there.ctime_ns);
+    since.is_some_and(|since| since < patience.as_nanos() as i128)
 }
 
-/// The same, as it is.
+/// Digest of its first bytes, if there are so many.
 fn digest_of_head(path: &Path, length: u64) -> io::Result<[u8; 32]> {
     let text = fs::read(path)?;
     let head = usize::try_from(length)
@@ -419,17 +413,21 @@ mod tests {
             fs::write(&path, other).unwrap();
             assert!(input.check(now_ns()).is_err(), "{other}");
         }
-        // It is being saved: emptied first.
+        // What is being saved is emptied first, or put aside.
+        let what_it_is = |input: &mut FileInput, later: Duration| {
+            let then = Signature::of(&path).or_else(|| Signature::of(path.parent()?));
+            input.check(then.unwrap().ctime_ns + later.as_nanos() as i128)
+        };
+        let is_unsettled = |found| matches!(found, Err(Mismatch::Unsettled(_)));
+        let is_stale = |found| matches!(found, Err(Mismatch::Stale(_)));
         fs::write(&path, "").unwrap();
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                std::thread::sleep(Duration::from_millis(2));
-                fs::write(&path, "import one\nX = 3\n").unwrap();
-            });
-            assert_eq!(input.check(now_ns()), Ok(()));
-        });
+        assert!(is_unsettled(what_it_is(&mut input, EMPTIED / 2)));
+        assert!(is_stale(what_it_is(&mut input, EMPTIED)));
+        fs::write(&path, "import one\nX = 3\n").unwrap();
+        assert_eq!(what_it_is(&mut input, Duration::ZERO), Ok(()));
         fs::remove_file(&path).unwrap();
-        assert!(input.check(now_ns()).is_err());
+        assert!(is_unsettled(what_it_is(&mut input, SAVING / 2)));
+        assert!(is_stale(what_it_is(&mut input, SAVING)));
     }
 
     #[test]

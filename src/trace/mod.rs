@@ -70,12 +70,14 @@ pub enum Mismatch {
     Stale(String),
     /// Does not stand for this run; may stand for another.
     Other(String),
+    /// Does not hold now, as an input is just being saved; may hold again when that is done.
+    Unsettled(String),
 }
 
 impl std::fmt::Display for Mismatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Stale(why) | Self::Other(why) => f.write_str(why),
+            Self::Stale(why) | Self::Other(why) | Self::Unsettled(why) => f.write_str(why),
         }
     }
 }
