@@ -24,7 +24,10 @@ SLOW = """
 [pytest]
 pythonpath = . vendor/site-packages
 -- vendor/site-packages/slow.py
-SUM = sum(range(20_000_000))
+import time
+
+time.sleep(0.5)
+SUM = 1
 """
 
 LOOKS = """
